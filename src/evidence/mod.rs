@@ -1,0 +1,124 @@
+//! What exists for a digest, and what could not be asked. Nothing here is verified: the bytes come
+//! from whoever can write to a registry, and count only after [`crate::verify`].
+
+pub mod registry;
+
+use std::fmt;
+
+use tokio::sync::mpsc;
+
+use crate::image::{Host, Repository};
+
+/// One piece of evidence as it was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it is, by the media type it was stored under.
+    pub material: Material,
+    /// Where it lay, for the person who reads the decision: `host/path@sha256:…`.
+    pub place: String,
+}
+
+/// Evidence by its form, unverified.
+#[derive(Clone, Debug)]
+pub enum Material {
+    /// A simple-signing payload and the detached signature over it (cosign SIGNATURE_SPEC.md): the `.sig` tag.
+    SimpleSigning {
+        /// The signed bytes.
+        payload: Vec<u8>,
+        /// The signature as the layer's annotation carries it, in base64.
+        signature: String,
+    },
+    /// A DSSE envelope without a bundle around it: a layer of the `.att` tag.
+    Envelope(Vec<u8>),
+    /// A sigstore bundle (protobuf-specs, `sigstore_bundle.proto`) as JSON: a referrer.
+    Bundle(Vec<u8>),
+}
+
+/// The forms of evidence that a requirement can use, hence that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// The `.sig` tag.
+    pub simple_signing: bool,
+    /// Sigstore bundles as OCI referrers, by the API or the fallback tag.
+    pub bundle: bool,
+    /// The `.att` tag.
+    pub attestation_tag: bool,
+}
+
+/// What a source could not be asked, so that "absent" stays apart from "could not tell".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What was asked, for the person who reads the decision.
+    pub place: String,
+    /// Why there is no answer.
+    pub cause: Cause,
+}
+
+/// Why a source gave no answer that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// 401 or 403, also after an anonymous token.
+    Unauthorized,
+    /// 429.
+    Throttled,
+    /// No answer in time, no connection, a 5xx.
+    Unreachable(String),
+    /// An answer that is not what was asked for: wrong bytes, wrong type, endless pages.
+    Misbehaved(String),
+    /// More than `limits` allows.
+    TooLarge(String),
+    /// A host that must not be asked: plain HTTP, a loopback or link-local address nobody configured.
+    NotAllowed(String),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthorized => f.write_str("it asks for credentials"),
+            Self::Throttled => f.write_str("it limits the rate of requests (429)"),
+            Self::Unreachable(why) | Self::Misbehaved(why) | Self::TooLarge(why) | Self::NotAllowed(why) => {
+                f.write_str(why)
+            }
+        }
+    }
+}
+
+/// Where to look for the evidence of a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The repository to ask.
+    pub repository: Repository,
+    /// Whether containerd itself fetched content from this registry. A name that only an archive
+    /// claims may not lead to a loopback or link-local host.
+    pub proven: bool,
+}
+
+/// What a source has to say, as it comes in. Ends when everything was asked; dropping it stops the asking.
+pub struct Stream {
+    /// Pieces of evidence and gaps, in the order of their arrival.
+    pub items: mpsc::Receiver<Result<Found, Gap>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Stream {
+    /// A stream fed by `task`, which ends with it.
+    pub fn new(items: mpsc::Receiver<Result<Found, Gap>>, task: tokio::task::JoinHandle<()>) -> Self {
+        Self { items, task }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How registries are spoken to; from the node's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryOptions {
+    /// Registries that may be spoken to in plain HTTP though they are not on loopback.
+    pub plain_http: Vec<Host>,
+    /// Registries that the administrator named: these may be on loopback or link-local addresses
+    /// also when only an archive claims the name.
+    pub configured: Vec<Host>,
+}

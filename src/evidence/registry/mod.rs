@@ -1,0 +1,1 @@
+//! Registries: the distribution API, bounded.

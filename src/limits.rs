@@ -1,0 +1,86 @@
+//! Every bound that pullgate puts on its inputs, in one place.
+//!
+//! A request that meets a bound is never admitted by it: what lies beyond is "could not tell"
+//! (a registry that is too large or too slow) or a refusal (an image that no node should run).
+
+use std::time::Duration;
+
+/// Bytes of an index, manifest or image configuration. Registries commonly refuse more than 4 MiB.
+pub const MANIFEST_BYTES: u64 = 4 << 20;
+/// Bytes of one piece of evidence: a signed payload, a bundle, an envelope.
+pub const EVIDENCE_BYTES: u64 = 4 << 20;
+/// Bytes of a token answer of a registry's token service.
+pub const TOKEN_BYTES: u64 = 64 << 10;
+/// Bytes of one page of the referrers API.
+pub const REFERRERS_PAGE_BYTES: u64 = 4 << 20;
+/// Pages of the referrers API that are read for one digest.
+pub const REFERRERS_PAGES: usize = 16;
+/// Descriptors in a referrers list that are looked at for one digest.
+pub const REFERRERS: usize = 1024;
+/// Signatures, bundles and envelopes that are verified for one digest.
+pub const EVIDENCE_ITEMS: usize = 1024;
+/// Bytes of evidence that are read for one digest, all pieces together.
+pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
+/// Requests in flight to registries for one digest.
+pub const PARALLEL_FETCHES: usize = 8;
+/// Redirects followed for one blob.
+pub const REDIRECTS: usize = 3;
+/// Attempts for one registry request, the first included. Only failures that can pass are tried again.
+pub const REGISTRY_TRIES: usize = 2;
+/// Time for a registry to accept a connection.
+pub const REGISTRY_CONNECT: Duration = Duration::from_secs(3);
+/// Time for one registry request, from the first byte sent to the last byte read.
+pub const REGISTRY_REQUEST: Duration = Duration::from_secs(5);
+/// Time for all that is asked about one digest.
+pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(8);
+/// Pause before the next layout is asked while the preferred one has not answered.
+pub const LAYOUT_HEDGE: Duration = Duration::from_millis(40);
+
+/// Layers in a manifest.
+pub const LAYERS: usize = 512;
+/// Children of an index.
+pub const INDEX_CHILDREN: usize = 1024;
+/// Characters of a registry host, a repository path and a tag (distribution specification).
+pub const REFERENCE_CHARS: usize = 512;
+/// Manifests in the content store that are looked at for one layer.
+pub const CANDIDATE_MANIFESTS: usize = 256;
+/// Indexes in the content store that are looked at for one manifest.
+pub const PARENT_INDEXES: usize = 64;
+/// Names (repositories) that are judged for one digest.
+pub const NAMES: usize = 32;
+
+/// Time for one decision, delegation and layer hashing not included.
+pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
+/// Time for one call to containerd within a decision.
+pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
+/// Decisions that gather evidence at the same time.
+pub const PARALLEL_DECISIONS: usize = 64;
+/// Layers that are hashed at the same time: one for each core leaves containerd's unpacking its share.
+pub const PARALLEL_HASHES: usize = 2;
+/// Time a nonce of a delegated call is honoured. The call arrives at once; a day covers a paused node.
+pub const NONCE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Time an audit-mode request waits for evidence.
+pub const AUDIT_MODE_WAIT: Duration = Duration::from_secs(1);
+
+/// Decisions held in memory.
+pub const DECISIONS: u64 = 10_000;
+/// Longest life of a denial for absent evidence.
+pub const ABSENT_LIFE: Duration = Duration::from_secs(60);
+/// Longest life of an allow before its evidence is looked at again.
+pub const RECHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a policy document or of the node's configuration.
+pub const DOCUMENT_BYTES: u64 = 16 << 20;
+/// Bytes of a public key file.
+pub const KEY_FILE_BYTES: u64 = 64 << 10;
+/// Bytes of one file of the boot list.
+pub const BOOT_FILE_BYTES: u64 = 1 << 20;
+/// Digests in the boot list.
+pub const BOOT_DIGESTS: usize = 4096;
+
+/// Bytes of one field of an audit entry; longer values are clipped.
+pub const AUDIT_FIELD_BYTES: usize = 32 << 10;
+/// Time the audit writer waits for journald's socket to take an entry.
+pub const AUDIT_WAIT: Duration = Duration::from_millis(250);
+/// Characters of the one-line message that a person sees.
+pub const MESSAGE_CHARS: usize = 200;

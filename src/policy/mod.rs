@@ -1,0 +1,3 @@
+//! What the policy says. Pure: no clock, no files, no network.
+
+pub mod decision;
