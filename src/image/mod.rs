@@ -1,7 +1,12 @@
 //! What an image is: names, digests, descriptors and the documents behind them. Pure.
 
 mod digest;
+mod manifest;
+mod platform;
 mod reference;
+mod scan;
 
 pub use digest::{BadDigest, Digest, chain_ids};
+pub use manifest::{Child, Config, Descriptor, Document, Index, Malformed, Manifest, media_type};
+pub use platform::{NodePlatform, Platform};
 pub use reference::{BadReference, Host, Reference, Repository, sanitize};
