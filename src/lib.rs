@@ -1,7 +1,9 @@
 //! pullgate decides, for every image that any client tries to bring onto a node, whether its digest and
 //! its signed attestations satisfy the policy.
 
+pub mod document;
 pub mod evidence;
 pub mod image;
 pub mod limits;
 pub mod policy;
+pub mod trust;
