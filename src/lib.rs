@@ -7,3 +7,4 @@ pub mod image;
 pub mod limits;
 pub mod policy;
 pub mod trust;
+pub mod verify;

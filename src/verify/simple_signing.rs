@@ -1,0 +1,66 @@
+//! The simple-signing payload that cosign stores under the `.sig` tag (cosign SIGNATURE_SPEC.md, "Payload").
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Claim, Signed, base64};
+use crate::{image::Digest, trust::Purpose};
+
+/// The values of `critical.type` that mean "this container image is signed". A payload of another type may have been
+/// signed with the same key for another end.
+const TYPES: [&str; 2] = ["cosign container image signature", "atomic container signature"];
+
+/// What is in `critical` must be understood in full, hence no other member is allowed there.
+#[derive(Deserialize)]
+struct Payload {
+    critical: Critical,
+    #[serde(default)]
+    optional: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Critical {
+    #[serde(rename = "identity")]
+    _identity: Identity,
+    image: Image,
+    r#type: String,
+}
+
+/// The repository that the signer had in mind; cosign signs any text here. The digest is what counts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    #[serde(rename = "docker-reference")]
+    _docker_reference: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Image {
+    #[serde(rename = "docker-manifest-digest")]
+    docker_manifest_digest: Digest,
+}
+
+pub(super) fn open(payload: &[u8], signature: &str) -> Result<Signed, String> {
+    let message = payload.to_vec();
+    let signed = message.clone();
+    Ok(Signed { message, signature: base64(signature.trim())?, read: Box::new(move || read(&signed)) })
+}
+
+fn read(payload: &[u8]) -> Result<Claim, String> {
+    let payload: Payload = serde_json::from_slice(payload).map_err(|e| format!("not a simple-signing payload: {e}"))?;
+    if !TYPES.contains(&payload.critical.r#type.as_str()) {
+        return Err("the payload's critical.type is not that of an image signature".into());
+    }
+    let text = |(key, value): (String, serde_json::Value)| match value {
+        serde_json::Value::String(value) => Some((key, value)),
+        _ => None,
+    };
+    Ok(Claim {
+        digests: vec![payload.critical.image.docker_manifest_digest],
+        purpose: Purpose::Signature,
+        annotations: payload.optional.unwrap_or_default().into_iter().filter_map(text).collect(),
+    })
+}
