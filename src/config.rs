@@ -1,0 +1,205 @@
+//! The node's configuration, `/etc/pullgate/config.toml`. Pure.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::{
+    document::{Places, Problem, Problems, read},
+    evidence::RegistryOptions,
+    image::Host,
+    limits,
+};
+
+/// Whether this node refuses. It is the ceiling: a rule's own `audit` counts only under [`NodeMode::Enforce`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeMode {
+    /// What the policy refuses is refused.
+    #[default]
+    Enforce,
+    /// What the policy refuses is recorded and admitted.
+    Audit,
+}
+
+impl NodeMode {
+    /// The word of the configuration and the audit entry.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether this node refuses.
+    pub mode: NodeMode,
+    /// The policy document.
+    pub policy: PathBuf,
+    /// containerd's socket.
+    pub containerd: PathBuf,
+    /// The labels that node selectors of rules are matched with.
+    pub labels: BTreeMap<String, String>,
+    /// How registries are spoken to.
+    pub registries: RegistryOptions,
+    /// Whether the layer's own bytes go unhashed; the manifest and configuration are always hashed.
+    pub insecure_skip_layer_rehash: bool,
+    /// Whether an allow goes out though its audit entry could not be written.
+    pub insecure_continue_without_audit: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Document {
+    mode: NodeMode,
+    #[serde(default)]
+    policy: Option<PathBuf>,
+    #[serde(default)]
+    node: NodeTable,
+    #[serde(default)]
+    containerd: ContainerdTable,
+    #[serde(default)]
+    registry: BTreeMap<Spanned<String>, RegistryTable>,
+    #[serde(default)]
+    unpack: UnpackTable,
+    #[serde(default)]
+    audit: AuditTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct NodeTable {
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ContainerdTable {
+    address: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RegistryTable {
+    insecure_plain_http: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct UnpackTable {
+    insecure_skip_layer_rehash: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct AuditTable {
+    insecure_continue_without_audit: bool,
+}
+
+impl Config {
+    /// Reads and checks `text`, the content of `file`. A relative `policy` is looked for beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; a syntax error or an unknown key hides what comes after it.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
+        let name = file.display().to_string();
+        if text.len() as u64 > limits::DOCUMENT_BYTES {
+            return Err(Problems::whole(&name, format!("larger than {} bytes", limits::DOCUMENT_BYTES)));
+        }
+        let document: Document = read(&name, text)?;
+        let places = Places::new(&name, text);
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut registries = RegistryOptions::default();
+        for (host, table) in &document.registry {
+            match host.get_ref().parse::<Host>() {
+                Ok(host) => {
+                    registries.configured.push(host.clone());
+                    if table.insecure_plain_http {
+                        registries.plain_http.push(host);
+                    }
+                }
+                Err(why) => problems.push(places.problem(host.span(), why.to_string())),
+            }
+        }
+        let address = document.containerd.address;
+        if let Some(address) = address.as_ref().filter(|address| !address.get_ref().is_absolute()) {
+            problems
+                .push(places.problem(address.span(), "the address of containerd is the absolute path of its socket"));
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let beside = file.parent().unwrap_or(Path::new("/"));
+        Ok(Self {
+            mode: document.mode,
+            policy: beside.join(document.policy.unwrap_or_else(|| "policy.toml".into())),
+            containerd: address.map_or_else(|| "/run/containerd/containerd.sock".into(), Spanned::into_inner),
+            labels: document.node.labels,
+            registries,
+            insecure_skip_layer_rehash: document.unpack.insecure_skip_layer_rehash,
+            insecure_continue_without_audit: document.audit.insecure_continue_without_audit,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Problems> {
+        Config::parse(Path::new("/etc/pullgate/config.toml"), text)
+    }
+
+    #[test]
+    fn the_smallest_configuration_names_the_mode() {
+        let config = parse("mode = \"audit\"").unwrap();
+        assert_eq!(config.mode, NodeMode::Audit);
+        assert_eq!(config.policy, Path::new("/etc/pullgate/policy.toml"));
+        assert!(!config.insecure_skip_layer_rehash && !config.insecure_continue_without_audit);
+        assert_eq!(parse("").unwrap_err().to_string(), "/etc/pullgate/config.toml:1:1: missing key `mode`");
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = parse(
+            "mode = \"enforce\"\npolicy = \"/p.toml\"\n[node]\nlabels = { env = \"prod\" }\n[containerd]\naddress = \"/c.sock\"\n\
+             [registry.\"REG.io:5000\"]\ninsecure-plain-http = true\n[registry.\"127.0.0.1:5000\"]\n\
+             [unpack]\ninsecure-skip-layer-rehash = true\n[audit]\ninsecure-continue-without-audit = true\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (config.policy.as_path(), config.containerd.as_path()),
+            (Path::new("/p.toml"), Path::new("/c.sock"))
+        );
+        assert_eq!(config.registries.plain_http, ["reg.io:5000".parse().unwrap()]);
+        assert_eq!(config.registries.configured.len(), 2);
+        assert_eq!(config.labels["env"], "prod");
+        assert!(config.insecure_skip_layer_rehash && config.insecure_continue_without_audit);
+    }
+
+    #[test]
+    fn mistakes_name_the_place_and_the_mend() {
+        for (text, expected) in [
+            ("mode = \"enforced\"", "config.toml:1:8: unknown value `enforced`; did you mean `enforce`?"),
+            ("mode = \"audit\"\nmodes = 1", "config.toml:2:1: unknown key `modes`; did you mean `mode`?"),
+            (
+                "mode = \"audit\"\n[containerd]\naddres = \"/x\"",
+                "config.toml:3:1: unknown key `addres`; did you mean `address`?",
+            ),
+            ("mode = \"audit\"\n[containerd]\naddress = \"x\"", "config.toml:3:11: the address of containerd is"),
+            ("mode = \"audit\"\n[registry.\"a b\"]", "config.toml:2:11: not a registry host"),
+            ("mode = ", "config.toml:1:"),
+        ] {
+            let found = parse(text).unwrap_err().to_string();
+            assert!(found.contains(expected), "{found}\n{expected}");
+            assert_eq!(found.lines().count(), 1);
+        }
+    }
+}

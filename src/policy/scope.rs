@@ -1,0 +1,235 @@
+//! Which images and which nodes a rule is about, and which of two rules is the narrower one.
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
+
+use crate::image::{Host, Repository};
+
+/// A pattern over repositories: literal, or ending in `*` (within one path component) or `**` (anything).
+///
+/// All patterns that match one name are nested, so that "the most specific" is always defined.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    /// None for `**`, which matches every repository of every registry.
+    host: Option<Host>,
+    prefix: String,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Ending {
+    Anything,
+    Component,
+    Literal,
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, ending) = match (text.strip_suffix("**"), text.strip_suffix('*')) {
+            (Some(prefix), _) => (prefix, Ending::Anything),
+            (None, Some(prefix)) => (prefix, Ending::Component),
+            (None, None) => (text, Ending::Literal),
+        };
+        if prefix.contains('*') {
+            return Err("a `*` stands only at the end; write several patterns instead".into());
+        }
+        if prefix.is_empty() {
+            return match ending {
+                Ending::Anything => Ok(Self { host: None, prefix: String::new(), ending }),
+                _ => Err("a pattern begins with a registry host; `**` alone matches every image".into()),
+            };
+        }
+        let Some((host, path)) = prefix.split_once('/') else {
+            return Err(format!("no repository after the registry host; write `{prefix}/…`"));
+        };
+        let host: Host = host.parse().map_err(|e| format!("`{host}`: {e}"))?;
+        if path.contains('@') || path.contains(':') {
+            return Err("rules govern repositories: leave out the tag or digest (digests go into `[[exempt]]`)".into());
+        }
+        // What stands before a wildcard is the beginning of a path, which any letter completes.
+        let completed = match ending {
+            Ending::Literal => path.to_owned(),
+            _ => format!("{path}x"),
+        };
+        Repository::new(host.clone(), &completed).map_err(|e| format!("`{path}`: {e}"))?;
+        Ok(Self { host: Some(host), prefix: path.to_owned(), ending })
+    }
+
+    /// Whether `repository` is one of those that this pattern means.
+    pub fn matches(&self, repository: &Repository) -> bool {
+        let Some(host) = &self.host else { return true };
+        let Some(rest) = repository.path.strip_prefix(self.prefix.as_str()) else { return false };
+        *host == repository.host
+            && match self.ending {
+                Ending::Literal => rest.is_empty(),
+                Ending::Component => !rest.is_empty() && !rest.contains('/'),
+                Ending::Anything => !rest.is_empty(),
+            }
+    }
+
+    /// The registry, unless the pattern is about every registry.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
+    /// Greater is narrower, for two patterns that match one name.
+    fn narrowness(&self) -> (bool, usize, Ending) {
+        (self.host.is_some(), self.prefix.len(), self.ending)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, "{host}/")?;
+        }
+        f.write_str(&self.prefix)?;
+        f.write_str(match self.ending {
+            Ending::Literal => "",
+            Ending::Component => "*",
+            Ending::Anything => "**",
+        })
+    }
+}
+
+/// The labels that a node must have for a rule to count on it. Empty: every node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSelector(pub BTreeMap<String, String>);
+
+impl NodeSelector {
+    /// Whether a node with `labels` is selected.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+
+    /// Whether some node could be selected by both.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().all(|(key, value)| other.0.get(key).is_none_or(|theirs| theirs == value))
+    }
+}
+
+/// What one rule is about: a selector and one of its patterns.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Which nodes.
+    pub nodes: &'a NodeSelector,
+    /// Which images.
+    pub images: &'a Pattern,
+}
+
+impl Scope<'_> {
+    /// The lexicographic order of rules: a node selector before none, then the longer literal beginning, then
+    /// literal before `*` before `**`. Greater wins.
+    pub fn cmp_narrowness(&self, other: &Self) -> Ordering {
+        let key = |scope: &Self| (!scope.nodes.0.is_empty(), scope.images.narrowness());
+        key(self).cmp(&key(other))
+    }
+
+    /// Whether both could govern one image on one node with neither being narrower.
+    pub fn ties_with(&self, other: &Self) -> bool {
+        self.images == other.images
+            && self.nodes.0.is_empty() == other.nodes.0.is_empty()
+            && self.nodes.overlaps(other.nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    fn matches(pattern_text: &str, name: &str) -> bool {
+        pattern(pattern_text).matches(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_star_stays_within_a_component_and_two_stars_do_not() {
+        for (text, name, expected) in [
+            ("reg.io/p/nginx", "reg.io/p/nginx", true),
+            ("reg.io/p/nginx", "reg.io/p/nginx-1", false),
+            ("reg.io/p/nginx*", "reg.io/p/nginx-1", true),
+            ("reg.io/p/nginx*", "reg.io/p/nginx", false),
+            ("reg.io/p/nginx*", "reg.io/p/nginx-1/x", false),
+            ("reg.io/p/nginx**", "reg.io/p/nginx-1/x", true),
+            ("reg.io/p/*", "reg.io/p/x", true),
+            ("reg.io/p/*", "reg.io/p/x/y", false),
+            ("reg.io/p/*", "reg.io/pp", false),
+            ("reg.io/**", "reg.io/a/b/c", true),
+            ("reg.io/**", "reg.io.evil.com/a", false),
+            ("reg.io/**", "reg.io:5000/a", false),
+            ("**", "anything.example/a", true),
+        ] {
+            assert_eq!(matches(text, name), expected, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn hosts_in_patterns_are_canonical_too() {
+        assert!(matches("REG.io:443/p/**", "reg.io./p/x"));
+        assert!(matches("index.docker.io/library/*", "docker.io/library/busybox"));
+    }
+
+    #[test]
+    fn what_cannot_mean_one_thing_does_not_parse() {
+        for text in [
+            "",
+            "*",
+            "reg.io",
+            "reg.io/",
+            "*.io/x",
+            "reg.io/*/x",
+            "reg.io/a***",
+            "reg.io/a:v1",
+            "reg.io/a@sha256:00",
+            "reg.io/A",
+            "reg.io//*",
+            "reg io/a",
+            "reg.io*",
+        ] {
+            assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_narrower_scope_wins_and_equal_ones_tie() {
+        let (any, prod) = (NodeSelector::default(), NodeSelector([("env".into(), "prod".into())].into()));
+        let (qa, eu) =
+            (NodeSelector([("env".into(), "qa".into())].into()), NodeSelector([("zone".into(), "eu".into())].into()));
+        let ordered = ["**", "reg.io/**", "reg.io/p**", "reg.io/p/*", "reg.io/p/x"].map(pattern);
+        for pair in ordered.windows(2) {
+            let scope = |images| Scope { nodes: &any, images };
+            assert_eq!(scope(&pair[0]).cmp_narrowness(&scope(&pair[1])), Ordering::Less, "{pair:?}");
+        }
+        let [wide, narrow] = ["reg.io/**", "reg.io/p/x"].map(pattern);
+        let on_prod = Scope { nodes: &prod, images: &wide };
+        assert_eq!(on_prod.cmp_narrowness(&Scope { nodes: &any, images: &narrow }), Ordering::Greater);
+        assert!(on_prod.ties_with(&Scope { nodes: &eu, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { nodes: &qa, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { nodes: &any, images: &wide }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn patterns_that_match_one_name_are_nested(name in "[a-c]{1,3}(/[a-c]{1,3}){0,2}", cuts in proptest::collection::vec((0usize..9, 0u8..3), 2)) {
+            let repository: Repository = format!("reg.io/{name}").parse().unwrap();
+            let mut patterns = Vec::new();
+            for (cut, ending) in cuts {
+                let text = format!("reg.io/{}{}", &name[..cut.min(name.len())], ["", "*", "**"][ending as usize]);
+                if let Ok(pattern) = Pattern::parse(&text) && pattern.matches(&repository) {
+                    patterns.push(pattern);
+                }
+            }
+            if let [a, b] = patterns.as_slice() {
+                let any = NodeSelector::default();
+                let order = Scope { nodes: &any, images: a }.cmp_narrowness(&Scope { nodes: &any, images: b });
+                proptest::prop_assert_eq!(order == Ordering::Equal, a == b);
+            }
+        }
+    }
+}
