@@ -35,6 +35,31 @@ pub const REGISTRY_REQUEST: Duration = Duration::from_secs(5);
 pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(8);
 /// Pause before the next layout is asked while the preferred one has not answered.
 pub const LAYOUT_HEDGE: Duration = Duration::from_millis(40);
+/// Pause before the next layout is asked while the preferred one has evidence and still delivers it.
+pub const LAYOUT_PATIENCE: Duration = Duration::from_millis(250);
+/// Longest `Retry-After` of a registry that is waited for.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Pause before a registry that failed is asked again.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of one piece of evidence up to which it is read before the larger ones: a few large pieces
+/// that anybody may push must not use up what may be read before the small good one is reached.
+pub const SMALL_EVIDENCE_BYTES: u64 = 256 << 10;
+/// Pieces of evidence and gaps that were read and wait to be verified, for one digest.
+pub const EVIDENCE_WAITING: usize = 8;
+/// Life of a registry's token that states none, and the least one; the most one that is believed.
+pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// Time before a token's end from which it is not used any more.
+pub const TOKEN_SLACK: Duration = Duration::from_secs(10);
+/// Characters of an authentication challenge.
+pub const CHALLENGE_CHARS: usize = 4096;
+/// Tokens held in memory, one for each repository.
+pub const TOKENS: u64 = 1024;
+/// Registries whose layout is remembered.
+pub const REGISTRY_HABITS: usize = 1024;
+/// Time for which a registry is believed to have no referrers API, hence the fallback tag is asked first.
+pub const REFERRERS_API_MEMORY: Duration = Duration::from_secs(600);
+/// Time an idle connection to a registry is kept.
+pub const REGISTRY_IDLE: Duration = Duration::from_secs(30);
 
 /// Layers in a manifest.
 pub const LAYERS: usize = 512;

@@ -1,0 +1,198 @@
+//! Which addresses a registry's name may lead to.
+//!
+//! A name is only a claim: an archive chooses its own, a redirect and a token realm are chosen by
+//! whoever runs the registry. None of them may make the node ask itself, its cloud's metadata
+//! service or anything else that only the node can reach. Names are judged before the question,
+//! addresses once more after DNS, where the connection is made, so that a name cannot change its
+//! mind in between. Private networks (RFC 1918, RFC 4193) stay open to all: registries live there.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use reqwest::{
+    Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+
+use crate::{
+    evidence::{Cause, Place, RegistryOptions},
+    image::Host,
+};
+
+/// How far a connection may reach, by the standing of the name that it is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reach {
+    /// A loopback name that may be asked: loopback addresses only, and never through a proxy.
+    Node,
+    /// A registry that the administrator named: every address.
+    Anywhere,
+    /// A registry that containerd itself fetched from: not link-local, not a metadata service.
+    Network,
+    /// A name that an archive, a redirect or a token realm claims: not this node either.
+    Outside,
+}
+
+/// The rules for names, from the node's configuration.
+#[derive(Debug)]
+pub(super) struct Rules(RegistryOptions);
+
+impl Rules {
+    pub(super) fn new(options: RegistryOptions) -> Self {
+        Self(options)
+    }
+
+    /// Where the API of the registry of `place` begins, `scheme://host/v2/<name>/`.
+    ///
+    /// Plain HTTP is spoken to loopback names and to those that the configuration lists, HTTPS to
+    /// all others. Docker Hub answers under another name than the one in its references.
+    pub(super) fn base(&self, place: &Place) -> Result<Url, Cause> {
+        let host = &place.repository.host;
+        let scheme = if self.is_plain(host) { "http" } else { "https" };
+        let authority = if host.as_str() == "docker.io" { "registry-1.docker.io" } else { host.as_str() };
+        Url::parse(&format!("{scheme}://{authority}/v2/{}/", place.repository.path))
+            .map_err(|_| Cause::NotAllowed("its name makes no URL".to_owned()))
+    }
+
+    /// How far a question to the registry of `place` itself may reach.
+    pub(super) fn registry(&self, place: &Place, url: &Url) -> Result<Reach, Cause> {
+        let standing = if place.proven { Reach::Network } else { Reach::Outside };
+        self.judge(&place.repository.host, standing, url)
+    }
+
+    /// How far a question to a host may reach that the registry of `place` names: by a redirect, or as its token service.
+    pub(super) fn named_by(&self, place: &Place, url: &Url) -> Result<Reach, Cause> {
+        let host = host_of(url)?;
+        if host == place.repository.host {
+            return self.registry(place, url);
+        }
+        // Two ports of one node: whoever may ask the one may ask the other.
+        if host.is_loopback() && place.repository.host.is_loopback() && place.proven {
+            return Ok(Reach::Node);
+        }
+        self.judge(&host, Reach::Outside, url)
+    }
+
+    /// Whether plain HTTP may be spoken to `host`.
+    pub(super) fn is_plain(&self, host: &Host) -> bool {
+        host.is_loopback() || self.0.plain_http.contains(host)
+    }
+
+    fn judge(&self, host: &Host, standing: Reach, url: &Url) -> Result<Reach, Cause> {
+        let standing = if self.0.configured.contains(host) { Reach::Anywhere } else { standing };
+        let reach = match (host.is_loopback(), standing) {
+            (true, Reach::Outside) => return Err(refused()),
+            (true, _) => Reach::Node,
+            (false, _) => standing,
+        };
+        // The URL's host, not the name's: `2130706433` is a host name until a URL makes it 127.0.0.1.
+        let host = url.host_str().ok_or_else(refused)?;
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        match literal {
+            Some(address) if !reach.admits(address) => Err(refused()),
+            _ => Ok(reach),
+        }
+    }
+}
+
+/// The registry host that `url` names; port 80 of plain HTTP counts as the default port.
+pub(super) fn host_of(url: &Url) -> Result<Host, Cause> {
+    let name = url.host_str().unwrap_or_default();
+    let text = match url.port() {
+        Some(port) => format!("{name}:{port}"),
+        None => name.to_owned(),
+    };
+    text.parse().map_err(|_| Cause::NotAllowed("it leads to something that is not a host".to_owned()))
+}
+
+fn refused() -> Cause {
+    Cause::NotAllowed("it leads to an address of this node or of its link, and nobody configured that".to_owned())
+}
+
+impl Reach {
+    /// Whether a connection of this reach may be made to `address`.
+    pub(super) fn admits(self, address: IpAddr) -> bool {
+        let address = embedded(address);
+        match self {
+            Self::Node => address.is_loopback(),
+            Self::Anywhere => true,
+            Self::Network => !is_special(address),
+            Self::Outside => !is_special(address) && !address.is_loopback(),
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped, compatible (RFC 4291), or translated (RFC 6052).
+fn embedded(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+            if v6 != Ipv6Addr::LOCALHOST && v6 != Ipv6Addr::UNSPECIFIED =>
+        {
+            IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
+        _ => address,
+    }
+}
+
+/// Addresses where no registry lives (RFC 6890), and the metadata services that clouds put elsewhere.
+fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_link_local()
+                || v4.is_multicast()
+                || v4.octets()[0] == 0
+                || v4.octets()[0] >= 240
+                || matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16])
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || v6.is_unspecified()
+                || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
+    }
+}
+
+/// A look-up in DNS that keeps only the addresses a reach admits.
+pub(super) struct Resolver(pub(super) Reach);
+
+/// Every address of a name was refused.
+#[derive(Debug)]
+pub(super) struct NoAddressAdmitted;
+
+impl fmt::Display for NoAddressAdmitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no address that may be asked")
+    }
+}
+
+impl std::error::Error for NoAddressAdmitted {}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0;
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let any = !found.is_empty();
+            let admitted: Vec<SocketAddr> = found.into_iter().filter(|address| reach.admits(address.ip())).collect();
+            if any && admitted.is_empty() {
+                return Err(NoAddressAdmitted.into());
+            }
+            Ok(Box::new(admitted.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl NoAddressAdmitted {
+    /// Whether `error` was caused by a refusal of this kind.
+    pub(super) fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
+        std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Self>())
+    }
+
+    /// The refusal in the words of a gap.
+    pub(super) fn cause() -> Cause {
+        refused()
+    }
+}

@@ -1,0 +1,67 @@
+//! The HTTP clients, one for each reach: connections are pooled, and one that was made for a registry
+//! on this node must not serve a name that an archive invented.
+
+use std::{collections::HashMap, sync::Mutex, sync::PoisonError, time::Duration};
+
+use reqwest::{Client, redirect};
+
+use super::address::{Reach, Resolver};
+use crate::{evidence::Cause, limits};
+
+/// The clients that were needed so far.
+///
+/// HTTPS honours the proxy that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), as
+/// administrators expect of a daemon; the names of registries are then resolved by the proxy, and
+/// whoever set it up answers for what it reaches. A proxy on the node is written as an address
+/// (`127.0.0.1:3128`), since its name would be held to the same rules as a registry's. Plain HTTP
+/// and loopback never go through a proxy.
+#[derive(Debug)]
+pub(super) struct Clients {
+    connect: Duration,
+    idle: usize,
+    made: Mutex<HashMap<(Reach, bool), Client>>,
+}
+
+impl Clients {
+    /// No clients yet. They take `connect` for a connection and keep `idle` of them for each host.
+    pub(super) fn new(connect: Duration, idle: usize) -> Self {
+        Self { connect, idle, made: Mutex::default() }
+    }
+
+    /// The client for `reach`, with TLS where `secure`. Only that one reads the system's certificate
+    /// authorities, which takes 3 to 20 ms: away from the threads that serve requests, and only when needed.
+    pub(super) async fn get(&self, reach: Reach, secure: bool) -> Result<Client, Cause> {
+        let key = (reach, secure);
+        if let Some(client) = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(client.clone());
+        }
+        let (connect, idle) = (self.connect, self.idle);
+        let client = if secure {
+            tokio::task::spawn_blocking(move || build(reach, true, connect, idle)).await.map_err(|e| unusable(&e))?
+        } else {
+            build(reach, false, connect, idle)
+        };
+        let client = client.map_err(|e| unusable(&e))?;
+        // Two may have built one at the same time; the first stays, with its connections.
+        Ok(self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(client).clone())
+    }
+}
+
+fn build(reach: Reach, secure: bool, connect: Duration, idle: usize) -> reqwest::Result<Client> {
+    let builder = Client::builder()
+        .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(connect)
+        .pool_max_idle_per_host(idle)
+        .pool_idle_timeout(limits::REGISTRY_IDLE)
+        .tcp_nodelay(true)
+        .dns_resolver(Resolver(reach));
+    let builder = if secure { builder.https_only(true) } else { builder.tls_certs_only([]).http1_only() };
+    let builder = if secure && reach != Reach::Node { builder } else { builder.no_proxy() };
+    builder.build()
+}
+
+fn unusable(error: &dyn std::error::Error) -> Cause {
+    Cause::Unreachable(format!("no HTTP client could be made: {error}"))
+}

@@ -1,0 +1,65 @@
+//! Reading pieces of evidence: many at a time, the small ones first, each failure its own gap.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::search::{Layout, Search, Slots};
+use crate::{evidence::Material, image::Digest, limits};
+
+/// A blob that holds evidence.
+pub(super) struct Piece {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) kind: Kind,
+    /// The manifest that lists it: where a person finds it again.
+    pub(super) manifest: Digest,
+}
+
+/// What the blob is.
+pub(super) enum Kind {
+    /// A payload, with every signature that is said to be over it.
+    SimpleSigning(Vec<String>),
+    Envelope,
+    Bundle,
+}
+
+impl Piece {
+    /// Whether it is read before the large ones.
+    pub(super) fn is_small(&self) -> bool {
+        self.size <= limits::SMALL_EVIDENCE_BYTES
+    }
+}
+
+/// Reads `pieces`, the smallest first.
+pub(super) async fn read_all(search: &Arc<Search>, slots: &Slots, layout: Layout, mut pieces: Vec<Piece>) {
+    pieces.sort_by_key(|piece| piece.size);
+    let mut reading = JoinSet::new();
+    for piece in pieces {
+        let (search, slots) = (search.clone(), slots.clone());
+        reading.spawn(async move { read(&search, &slots, layout, piece).await });
+    }
+    while let Some(ended) = reading.join_next().await {
+        search.ended(ended).await;
+    }
+}
+
+/// Reads one piece and hands it out, or says why not.
+pub(super) async fn read(search: &Search, slots: &Slots, layout: Layout, piece: Piece) {
+    let blob = search.by_digest(slots, "blobs", piece.digest, piece.size, "*/*").await;
+    let bytes = match blob {
+        Ok(answer) => answer.body,
+        Err(cause) => return search.gap(search.place_of(piece.digest), cause).await,
+    };
+    let place = search.place_of(piece.manifest);
+    match piece.kind {
+        Kind::Bundle => search.found(layout, Material::Bundle(bytes), place).await,
+        Kind::Envelope => search.found(layout, Material::Envelope(bytes), place).await,
+        Kind::SimpleSigning(signatures) => {
+            for signature in signatures {
+                let material = Material::SimpleSigning { payload: bytes.clone(), signature };
+                search.found(layout, material, place.clone()).await;
+            }
+        }
+    }
+}
