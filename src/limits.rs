@@ -74,6 +74,9 @@ pub const PARENT_INDEXES: usize = 64;
 /// Names (repositories) that are judged for one digest.
 pub const NAMES: usize = 32;
 
+/// Pairs of digest and name that are judged for one request.
+pub const SUBJECTS: usize = 64;
+
 /// Time for one decision, delegation and layer hashing not included.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for one call to containerd within a decision.

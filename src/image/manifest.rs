@@ -125,6 +125,17 @@ const CONFIG_KEYS: [&str; 9] =
     ["created", "author", "architecture", "os", "os.version", "os.features", "variant", "config", "rootfs"];
 
 impl Document {
+    /// Reads a document whose descriptor is not at hand: it is what it says it is, or else what it has the members of.
+    ///
+    /// # Errors
+    /// As [`Document::parse`].
+    pub fn parse_undescribed(bytes: &[u8]) -> Result<Self, Malformed> {
+        let object = Object::read(bytes, &DOCUMENT_KEYS)?;
+        let stated: Option<String> = object.optional("mediaType")?;
+        let by_shape = if object.has("manifests") { media_type::INDEX } else { media_type::MANIFEST };
+        Self::parse(bytes, stated.as_deref().unwrap_or(by_shape))
+    }
+
     /// Reads the document that a descriptor of type `media_type` points to.
     ///
     /// # Errors

@@ -179,7 +179,8 @@ impl Policy {
         let recheck = now.checked_add(recheck).ok();
         Decision {
             rule: Some(rule.name.clone()),
-            audit_only: !rule.mode.enforces(now),
+            // A rule that only audits admits by its scope, and a scope that only an archive claims admits nothing.
+            audit_only: subject.proven && !rule.mode.enforces(now),
             valid_until: match rule.mode {
                 Mode::Audit(Some(until)) if until > now => recheck.min(Some(until)),
                 _ => recheck,

@@ -101,6 +101,18 @@ fn what_containerd_could_read_differently_is_refused() {
 }
 
 #[test]
+fn a_document_without_a_descriptor_is_what_it_says_it_is() {
+    let undescribed = |text: &str| Document::parse_undescribed(text.as_bytes());
+    let image = format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[]}}"#);
+    assert!(matches!(undescribed(&image), Ok(Document::Manifest(_))));
+    assert!(matches!(undescribed(r#"{"schemaVersion":2,"manifests":[]}"#), Ok(Document::Index(_))));
+    let lying = image.replacen('{', &format!(r#"{{"mediaType":"{}","#, media_type::INDEX), 1);
+    for text in [lying.as_str(), "", "[]", "{}", r#"{"mediaType":"text/plain","schemaVersion":2}"#] {
+        assert!(undescribed(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn a_configuration_is_read_as_strictly() {
     let config = |text: &str| Config::parse(text.as_bytes());
     let good = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;

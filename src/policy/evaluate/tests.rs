@@ -178,6 +178,8 @@ fn an_audit_period_ends() {
     assert!(!evaluate(&policy, &Findings::default()).audit_only);
     policy.rules[0].mode = Mode::Audit(now().checked_add(SignedDuration::from_secs(1)).ok());
     assert!(evaluate(&policy, &Findings::default()).audit_only);
+    let claimed = policy.evaluate(&policy.rules[0], &subject("reg.io/prod/x", false), &Findings::default(), now());
+    assert!(!claimed.audit_only, "a claimed name admits nothing, not even under a rule that audits");
 }
 
 /// Any evidence: an attestor, one of its keys, a digest, and what else was met on the way.

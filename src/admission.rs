@@ -1,0 +1,181 @@
+//! The product on one page: from a request to its decision.
+//!
+//! The boot list comes first, since a node must always boot. Then, for each digest and name that the request could be
+//! about, the policy either settles it or says which evidence would; that is gathered, verified and evaluated, unless a
+//! decision still holds. One subject that is admitted admits the request.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+
+use crate::{
+    decisions::{Decisions, Key},
+    evidence::{Cause, Found, Gap, Place, registry::Registry},
+    limits,
+    policy::{
+        Policy, Rule,
+        decision::{Code, Decision, Verdict},
+        evaluate::{Answer, Findings, Subject},
+    },
+    snapshot::Snapshot,
+    verify::{Unusable, verify},
+};
+
+/// Pieces of evidence that are looked at again to say who signed, when nobody did whom the rule names.
+const EXPLAINED: usize = 8;
+/// Gaps that one decision tells about.
+const GAPS: usize = 16;
+
+/// Decides about requests.
+pub struct Admission {
+    registry: Registry,
+    decisions: Decisions,
+    permits: Semaphore,
+}
+
+impl Admission {
+    /// Admission with evidence from `registry`.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, decisions: Decisions::default(), permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
+    }
+
+    /// The registries it asks.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Decides about a request that is about any of `subjects`: the digests and names of one image.
+    pub async fn decide(self: &Arc<Self>, snapshot: &Arc<Snapshot>, mut subjects: Vec<Subject>) -> Decision {
+        if let Some(subject) = subjects.iter().find(|subject| snapshot.boot.contains(&subject.digest)) {
+            return boot_listed(snapshot, subject);
+        }
+        let Some(policy) = &snapshot.policy else {
+            return Decision::refused(snapshot.no_policy());
+        };
+        subjects.truncate(limits::SUBJECTS);
+        let mut deciding = JoinSet::new();
+        for subject in subjects {
+            let (admission, snapshot, policy) = (self.clone(), snapshot.clone(), policy.clone());
+            deciding.spawn(async move { admission.decide_subject(&snapshot, &policy, subject).await });
+        }
+        let mut refusal: Option<Decision> = None;
+        while let Some(decided) = deciding.join_next().await {
+            let Ok(decision) = decided else { continue };
+            if decision.verdict == Verdict::Allow {
+                return decision;
+            }
+            if refusal.as_ref().is_none_or(|other| tells_more(&decision, other)) {
+                refusal = Some(decision);
+            }
+        }
+        refusal.unwrap_or_default()
+    }
+
+    async fn decide_subject(&self, snapshot: &Snapshot, policy: &Policy, subject: Subject) -> Decision {
+        let now = Timestamp::now();
+        let rule = match policy.ask(&subject, &snapshot.config.labels, now) {
+            Answer::Settled(decision) => return decision,
+            Answer::NeedsEvidence(rule) => rule,
+        };
+        let place = subject.name.clone().map(|repository| Place { repository, proven: subject.proven });
+        let key = Key { digest: subject.digest, rule: rule.content, place: place.clone() };
+        let decide = async {
+            let findings = self.gather(policy, rule, &subject, place).await;
+            policy.evaluate(rule, &subject, &findings, Timestamp::now())
+        };
+        let decided = self.decisions.get_or(key, decide).await;
+        // What was decided holds for every rule of this content; whose words these are is this request's.
+        Decision {
+            rule: Some(rule.name.clone()),
+            revision: policy.revision.clone(),
+            audit_only: subject.proven && !rule.mode.enforces(now),
+            ..decided
+        }
+    }
+
+    /// Looks for evidence until the rule is satisfied or everything was asked.
+    async fn gather(&self, policy: &Policy, rule: &Rule, subject: &Subject, place: Option<Place>) -> Findings {
+        let mut findings = Findings::default();
+        let Some(place) = place else { return findings };
+        let host = place.repository.host.to_string();
+        let asking = async {
+            let _permit = self.permits.acquire().await;
+            let mut stream = self.registry.evidence(place, subject.digest, policy.formats_for(rule));
+            let mut unexplained: Vec<Found> = Vec::new();
+            while let Some(item) = stream.items.recv().await {
+                match item {
+                    Ok(found) => {
+                        for finding in verify(&found, &subject.digest, &policy.attestors_of(rule)) {
+                            match finding {
+                                Ok(vouched) => findings.vouched.push(vouched),
+                                Err(unusable) => findings.unusable.push(unusable),
+                            }
+                        }
+                        if policy.satisfied(rule, subject, &findings.vouched).is_some() {
+                            return;
+                        }
+                        if unexplained.len() < EXPLAINED {
+                            unexplained.push(found);
+                        }
+                    }
+                    Err(gap) if findings.gaps.len() < GAPS => findings.gaps.push(gap),
+                    Err(_) => {}
+                }
+            }
+            findings.others = other_signers(policy, rule, subject, &unexplained);
+        };
+        if timeout(limits::EVIDENCE_DEADLINE, asking).await.is_err() {
+            let cause = Cause::Unreachable(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
+            findings.gaps.push(Gap { place: host, cause });
+        }
+        findings
+    }
+}
+
+fn boot_listed(snapshot: &Snapshot, subject: &Subject) -> Decision {
+    Decision {
+        verdict: Verdict::Allow,
+        rule: Some("boot-list".to_owned()),
+        digest: Some(subject.digest),
+        name: subject.name.as_ref().map(ToString::to_string),
+        revision: snapshot.revision().to_owned(),
+        ..Decision::default()
+    }
+}
+
+/// The attestors of the policy, other than the rule's, that signed `evidence` about the subject.
+fn other_signers(policy: &Policy, rule: &Rule, subject: &Subject, evidence: &[Found]) -> Vec<String> {
+    let required = policy.attestors_of(rule);
+    let others: Vec<_> =
+        policy.attestors.iter().filter(|other| !required.iter().any(|attestor| attestor.name == other.name)).collect();
+    let mut names: Vec<String> = Vec::new();
+    for finding in evidence.iter().flat_map(|found| verify(found, &subject.digest, &others)) {
+        let name = match finding {
+            Ok(vouched) => vouched.attestor().to_owned(),
+            Err(Unusable::OtherPurpose(attestor, _) | Unusable::OtherAnnotations(attestor)) => attestor,
+            Err(_) => continue,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Of two refusals of one request, whether `a` is the one to report: one that only audits admits; what could not be
+/// looked at might have admitted; and evidence that came close says more than none.
+fn tells_more(a: &Decision, b: &Decision) -> bool {
+    fn rank(decision: &Decision) -> (bool, bool, u8) {
+        let closeness = match decision.code() {
+            Some(Code::OtherDigest) => 5,
+            Some(Code::UntrustedAttestor) => 4,
+            Some(Code::OtherPurpose) => 3,
+            Some(Code::Unsigned) => 2,
+            Some(Code::NameNotProven | Code::DeniedByRule) => 1,
+            _ => 0,
+        };
+        (decision.audit_only, decision.verdict == Verdict::Inconclusive, closeness)
+    }
+    rank(a) > rank(b)
+}

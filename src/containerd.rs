@@ -1,0 +1,272 @@
+//! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use containerd_client::{
+    services::v1::{
+        ApplyRequest, ApplyResponse, Image, Info, ListContentRequest, ListImagesRequest, ListNamespacesRequest,
+        PluginsRequest, ReadContentRequest,
+        content_client::ContentClient,
+        diff_client::DiffClient,
+        images_client::ImagesClient,
+        introspection_client::IntrospectionClient,
+        namespaces_client::NamespacesClient,
+        snapshots::{ListSnapshotsRequest, MountsRequest, snapshots_client::SnapshotsClient},
+        version_client::VersionClient,
+    },
+    types::Mount,
+};
+use hyper_util::rt::TokioIo;
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint, Uri},
+};
+
+use crate::{image::Digest, limits};
+
+const NAMESPACE: &str = "containerd-namespace";
+const LEASE: &str = "containerd-lease";
+/// Plugins change only with a restart of containerd; a short memory spares a call for each layer.
+const PLUGINS_LIFE: Duration = Duration::from_secs(10);
+/// A list of a busy store is longer than the 4 MiB that gRPC expects.
+const LIST_BYTES: usize = 64 << 20;
+
+/// A connection to containerd that is made when it is needed, and again after containerd was restarted.
+pub struct Containerd {
+    socket: PathBuf,
+    channel: Channel,
+    plugins: Mutex<Option<(Instant, Plugins)>>,
+}
+
+/// What pullgate needs to know about containerd's plugins.
+#[derive(Clone, Debug, Default)]
+pub struct Plugins {
+    /// The snapshotters that are running, `overlayfs` first.
+    pub snapshotters: Vec<String>,
+    /// Where the content store keeps its files, if it said so.
+    pub content_root: Option<PathBuf>,
+}
+
+/// A snapshot that an unpack is filling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtractSnapshot {
+    /// Its key.
+    pub key: String,
+    /// The chain id that it becomes.
+    pub chain: Digest,
+}
+
+/// A blob and its labels.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its digest as containerd says.
+    pub digest: Digest,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+impl Containerd {
+    /// containerd behind `socket`. Does not connect yet.
+    pub fn new(socket: &Path) -> Self {
+        let path = socket.to_owned();
+        let connect = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect);
+        Self { socket: socket.to_owned(), channel, plugins: Mutex::new(None) }
+    }
+
+    /// The process that listens on containerd's socket now: containerd itself.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn process(&self) -> std::io::Result<Option<i32>> {
+        Ok(tokio::net::UnixStream::connect(&self.socket).await?.peer_cred()?.pid())
+    }
+
+    /// containerd's version.
+    pub async fn version(&self) -> Result<String, Status> {
+        let answer = VersionClient::new(self.channel.clone()).version(request((), None)).await?;
+        Ok(answer.into_inner().version)
+    }
+
+    /// The snapshotters and the content store.
+    pub async fn plugins(&self) -> Result<Plugins, Status> {
+        if let Some((at, plugins)) = lock(&self.plugins).as_ref()
+            && at.elapsed() < PLUGINS_LIFE
+        {
+            return Ok(plugins.clone());
+        }
+        let mut client = IntrospectionClient::new(self.channel.clone());
+        let filters =
+            vec!["type==io.containerd.snapshotter.v1".to_owned(), "type==io.containerd.content.v1".to_owned()];
+        let answer = client.plugins(request(PluginsRequest { filters }, None)).await?.into_inner();
+        let mut plugins = Plugins::default();
+        for plugin in answer.plugins.into_iter().filter(|plugin| plugin.init_err.is_none()) {
+            if plugin.r#type == "io.containerd.content.v1" {
+                plugins.content_root = plugin.exports.get("root").map(PathBuf::from);
+            } else {
+                plugins.snapshotters.push(plugin.id);
+            }
+        }
+        plugins.snapshotters.sort_by_key(|name| (name != "overlayfs", name.clone()));
+        *lock(&self.plugins) = Some((Instant::now(), plugins.clone()));
+        Ok(plugins)
+    }
+
+    /// The namespaces there are.
+    pub async fn namespaces(&self) -> Result<Vec<String>, Status> {
+        let mut client = NamespacesClient::new(self.channel.clone());
+        let answer = client.list(request(ListNamespacesRequest { filter: String::new() }, None)).await?;
+        Ok(answer.into_inner().namespaces.into_iter().map(|namespace| namespace.name).collect())
+    }
+
+    /// The snapshots of `snapshotter` that an unpack is filling: their key is `extract-UNIQUE CHAINID`.
+    pub async fn extract_snapshots(&self, namespace: &str, snapshotter: &str) -> Result<Vec<ExtractSnapshot>, Status> {
+        let mut client = SnapshotsClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let list = ListSnapshotsRequest {
+            snapshotter: snapshotter.to_owned(),
+            filters: vec!["kind==active,name~=/^extract-/".to_owned()],
+        };
+        let mut stream = client.list(request(list, Some(namespace))).await?.into_inner();
+        let mut found = Vec::new();
+        while let Some(page) = stream.message().await? {
+            for info in page.info {
+                if let Some(chain) = info.name.split_once(' ').and_then(|(_, chain)| chain.parse().ok()) {
+                    found.push(ExtractSnapshot { key: info.name, chain });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The mounts of an active snapshot; none when it is gone by now.
+    pub async fn mounts(&self, namespace: &str, snapshotter: &str, key: &str) -> Result<Option<Vec<Mount>>, Status> {
+        let mut client = SnapshotsClient::new(self.channel.clone());
+        let mounts = MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
+        match client.mounts(request(mounts, Some(namespace))).await {
+            Ok(answer) => Ok(Some(answer.into_inner().mounts)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// The blobs of `namespace` that match one of `filters`, at most `limit`.
+    pub async fn blobs(&self, namespace: &str, filters: Vec<String>, limit: usize) -> Result<Vec<Blob>, Status> {
+        let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let mut stream = client.list(request(ListContentRequest { filters }, Some(namespace))).await?.into_inner();
+        let mut found = Vec::new();
+        while let Some(page) = stream.message().await? {
+            let blob = |info: Info| Some(Blob { digest: info.digest.parse().ok()?, labels: info.labels });
+            found.extend(page.info.into_iter().filter_map(blob));
+            if found.len() >= limit {
+                found.truncate(limit);
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes stored under `digest`, at most `limit`; none when there are none.
+    ///
+    /// # Errors
+    /// [`Code::OutOfRange`] when there are more.
+    pub async fn read(&self, namespace: &str, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, Status> {
+        let mut bytes = Vec::new();
+        let mut more = |chunk: &[u8]| {
+            bytes.extend_from_slice(chunk);
+            match bytes.len() as u64 > limit {
+                true => Err(Status::out_of_range(format!("more than {limit} bytes"))),
+                false => Ok(()),
+            }
+        };
+        Ok(self.stream(namespace, digest, &mut more).await?.then_some(bytes))
+    }
+
+    /// Hands the bytes stored under `digest` to `sink`, piece by piece. False when there are none.
+    pub async fn stream(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        sink: &mut (dyn FnMut(&[u8]) -> Result<(), Status> + Send),
+    ) -> Result<bool, Status> {
+        let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let read = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
+        let mut stream = match client.read(request(read, Some(namespace))).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(false),
+            Err(status) => return Err(status),
+        };
+        loop {
+            match stream.message().await {
+                Ok(Some(piece)) => sink(&piece.data)?,
+                Ok(None) => return Ok(true),
+                Err(status) if status.code() == Code::NotFound => return Ok(false),
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    /// The image records whose target is one of `targets`.
+    pub async fn images(&self, namespace: &str, targets: &[Digest]) -> Result<Vec<Image>, Status> {
+        let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let filters = targets.iter().map(|digest| format!("target.digest=={digest}")).collect();
+        Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
+    }
+
+    /// Lets containerd apply a layer. No deadline: a layer takes as long as it takes.
+    pub async fn apply(
+        &self,
+        apply: ApplyRequest,
+        namespace: &str,
+        lease: Option<&str>,
+    ) -> Result<ApplyResponse, Status> {
+        let mut call = Request::new(apply);
+        insert(&mut call, NAMESPACE, namespace);
+        if let Some(lease) = lease {
+            insert(&mut call, LEASE, lease);
+        }
+        Ok(DiffClient::new(self.channel.clone()).apply(call).await?.into_inner())
+    }
+}
+
+/// The namespace that a call to pullgate names. Debian's containerd 1.7.24 does not pass it on.
+pub fn namespace_of<T>(request: &Request<T>) -> Option<String> {
+    header(request, NAMESPACE)
+}
+
+/// The lease that a call to pullgate names.
+pub fn lease_of<T>(request: &Request<T>) -> Option<String> {
+    header(request, LEASE)
+}
+
+fn header<T>(request: &Request<T>, name: &str) -> Option<String> {
+    request.metadata().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn request<T>(message: T, namespace: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limits::CONTAINERD_CALL);
+    if let Some(namespace) = namespace {
+        insert(&mut request, NAMESPACE, namespace);
+    }
+    request
+}
+
+/// A value that is no header value is left out: containerd then says that the namespace is missing.
+fn insert<T>(request: &mut Request<T>, name: &'static str, value: &str) {
+    if let Ok(value) = MetadataValue::try_from(value) {
+        request.metadata_mut().insert(name, value);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,358 @@
+//! containerd's content store: which images a layer belongs to, by bytes that were hashed here.
+//!
+//! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
+//! only what containerd noted when it fetched counts as the origin.
+
+use std::{collections::BTreeSet, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+
+use crate::{
+    containerd::{Blob, Containerd},
+    image::{Config, Descriptor, Digest, Document, Manifest, Reference, Repository, chain_ids, media_type},
+    limits,
+};
+
+const CHILD: &str = "containerd.io/gc.ref.content";
+const SOURCE: &str = "containerd.io/distribution.source.";
+/// Annotations with which an archive names its images.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+/// Positions that one list call asks for; longer documents are found by reading them all.
+const POSITIONS: usize = 128;
+/// Bytes of parsed documents that are kept.
+const DOCUMENT_CACHE_BYTES: u64 = 4 << 20;
+/// Layers whose hash is remembered.
+const HASHED_LAYERS: u64 = 4096;
+
+/// A manifest that has the layer where it is being unpacked.
+#[derive(Clone, Debug)]
+pub struct ImageOfLayer {
+    /// The manifest.
+    pub manifest: Digest,
+    /// The indexes in the store that list it.
+    pub indexes: Vec<Digest>,
+    /// The names that lead to it.
+    pub names: Vec<Name>,
+    /// Every layer of it with the chain id that it completes.
+    pub layers: Vec<(Digest, Digest)>,
+}
+
+/// A name of an image on this node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// containerd fetched it from this host (without its port) and path.
+    Fetched(String, String),
+    /// An image record or an archive says so.
+    Claimed(Repository),
+}
+
+/// Why the content store does not say to which image a layer belongs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// containerd did not answer.
+    #[error("containerd: {0}")]
+    Unreachable(String),
+    /// A blob's bytes are not those of its digest.
+    #[error("the bytes stored as {0} have another digest")]
+    WrongBytes(Digest),
+    /// A blob that should be there is not.
+    #[error("{0} is not in the content store")]
+    Missing(Digest),
+    /// A document is refused.
+    #[error("{0}: {1}")]
+    Malformed(Digest, String),
+}
+
+impl From<Status> for Trouble {
+    fn from(status: Status) -> Self {
+        Self::Unreachable(format!("{}: {}", status.code(), status.message()))
+    }
+}
+
+#[derive(Clone)]
+enum Parsed {
+    Document(Arc<Document>),
+    Config(Arc<Config>),
+}
+
+/// Reads containerd's content store, hashing all that it hands out.
+pub struct ContentStore {
+    containerd: Arc<Containerd>,
+    parsed: Cache<Digest, Parsed>,
+    hashed: Cache<(Digest, FileIdentity), ()>,
+    hashing: Arc<Semaphore>,
+}
+
+/// Which file was hashed. The store replaces files, it never writes to one that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl ContentStore {
+    /// The content store of `containerd`.
+    pub fn new(containerd: Arc<Containerd>) -> Self {
+        let weight = |_: &Digest, parsed: &Parsed| match parsed {
+            Parsed::Document(document) => match &**document {
+                Document::Index(index) => 256 + 512 * index.children.len() as u32,
+                Document::Manifest(manifest) => 512 + 512 * manifest.layers.len() as u32,
+            },
+            Parsed::Config(config) => 256 + 32 * config.diff_ids.len() as u32,
+        };
+        Self {
+            containerd,
+            parsed: Cache::builder().max_capacity(DOCUMENT_CACHE_BYTES).weigher(weight).build(),
+            hashed: Cache::new(HASHED_LAYERS),
+            hashing: Arc::new(Semaphore::new(limits::PARALLEL_HASHES)),
+        }
+    }
+
+    /// The images that have `layer` at a place where it completes `chain`.
+    ///
+    /// # Errors
+    /// When containerd did not answer, or when nothing was found and a document that may have been it is refused.
+    pub async fn images_of(
+        &self,
+        namespace: &str,
+        layer: &Descriptor,
+        chain: &Digest,
+    ) -> Result<Vec<ImageOfLayer>, Trouble> {
+        let by_label = self.containerd.blobs(namespace, positions("l", &layer.digest), limits::CANDIDATE_MANIFESTS);
+        let found = self.placing(namespace, by_label.await?, layer, chain).await;
+        if matches!(&found, Ok(images) if !images.is_empty()) {
+            return found;
+        }
+        // containerd leaves these labels out when it discards unpacked layers, and for layers far down a manifest.
+        let manifests = vec![format!("labels.\"{CHILD}.config\"")];
+        let all = self.containerd.blobs(namespace, manifests, limits::CANDIDATE_MANIFESTS).await?;
+        match self.placing(namespace, all, layer, chain).await {
+            Ok(images) if images.is_empty() => found,
+            all => all,
+        }
+    }
+
+    async fn placing(
+        &self,
+        namespace: &str,
+        manifests: Vec<Blob>,
+        layer: &Descriptor,
+        chain: &Digest,
+    ) -> Result<Vec<ImageOfLayer>, Trouble> {
+        let (mut images, mut refused) = (Vec::new(), None);
+        for blob in manifests {
+            match self.layers_of(namespace, &blob.digest).await {
+                Ok((manifest, chains)) => {
+                    let places =
+                        |(other, completes): (&Descriptor, &Digest)| same_layer(other, layer) && completes == chain;
+                    if manifest.layers.iter().zip(&chains).any(places) {
+                        images.push(self.image(namespace, blob, &manifest, chains).await?);
+                    }
+                }
+                Err(trouble @ Trouble::Unreachable(_)) => return Err(trouble),
+                Err(trouble) => refused = Some(trouble),
+            }
+        }
+        match refused {
+            Some(trouble) if images.is_empty() => Err(trouble),
+            _ => Ok(images),
+        }
+    }
+
+    /// The manifest `digest` and the chain id that each of its layers completes.
+    async fn layers_of(&self, namespace: &str, digest: &Digest) -> Result<(Arc<Manifest>, Vec<Digest>), Trouble> {
+        let document = self.document(namespace, digest).await?;
+        let Document::Manifest(manifest) = &*document else {
+            return Err(Trouble::Malformed(*digest, "not a manifest".into()));
+        };
+        if !media_type::is_config(&manifest.config.media_type) {
+            return Err(Trouble::Malformed(*digest, "its config is not an image configuration".into()));
+        }
+        let config = self.config(namespace, &manifest.config.digest).await?;
+        if config.diff_ids.len() != manifest.layers.len() {
+            return Err(Trouble::Malformed(*digest, "its configuration has another number of layers".into()));
+        }
+        Ok((Arc::new(manifest.clone()), chain_ids(&config.diff_ids)))
+    }
+
+    async fn image(
+        &self,
+        namespace: &str,
+        blob: Blob,
+        manifest: &Manifest,
+        chains: Vec<Digest>,
+    ) -> Result<ImageOfLayer, Trouble> {
+        let mut names = BTreeSet::new();
+        fetched(&blob, &mut names);
+        let (mut indexes, mut targets) = (Vec::new(), vec![blob.digest]);
+        for parent in self.parents(namespace, &blob.digest).await? {
+            let Ok(document) = self.document(namespace, &parent.digest).await else { continue };
+            let Document::Index(index) = &*document else { continue };
+            if index.lists(&blob.digest) {
+                indexes.push(parent.digest);
+                targets.push(parent.digest);
+                fetched(&parent, &mut names);
+            }
+        }
+        for target in targets.clone() {
+            for parent in self.parents(namespace, &target).await? {
+                if let Ok(document) = self.document(namespace, &parent.digest).await {
+                    annotated(&document, &target, &mut names);
+                }
+            }
+        }
+        for image in self.containerd.images(namespace, &targets).await? {
+            claimed(&image.name, &mut names);
+        }
+        let layers = manifest.layers.iter().map(|layer| layer.digest).zip(chains).collect();
+        let names = names.into_iter().take(limits::NAMES).collect();
+        Ok(ImageOfLayer { manifest: blob.digest, indexes, names, layers })
+    }
+
+    async fn parents(&self, namespace: &str, digest: &Digest) -> Result<Vec<Blob>, Trouble> {
+        Ok(self.containerd.blobs(namespace, positions("m", digest), limits::PARENT_INDEXES).await?)
+    }
+
+    async fn document(&self, namespace: &str, digest: &Digest) -> Result<Arc<Document>, Trouble> {
+        if let Some(Parsed::Document(document)) = self.parsed.get(digest) {
+            return Ok(document);
+        }
+        let bytes = self.bytes(namespace, digest).await?;
+        let document = Document::parse_undescribed(&bytes).map_err(|e| Trouble::Malformed(*digest, e.0))?;
+        let document = Arc::new(document);
+        self.parsed.insert(*digest, Parsed::Document(document.clone()));
+        Ok(document)
+    }
+
+    async fn config(&self, namespace: &str, digest: &Digest) -> Result<Arc<Config>, Trouble> {
+        if let Some(Parsed::Config(config)) = self.parsed.get(digest) {
+            return Ok(config);
+        }
+        let bytes = self.bytes(namespace, digest).await?;
+        let config = Arc::new(Config::parse(&bytes).map_err(|e| Trouble::Malformed(*digest, e.0))?);
+        self.parsed.insert(*digest, Parsed::Config(config.clone()));
+        Ok(config)
+    }
+
+    /// The bytes of a document, hashed.
+    async fn bytes(&self, namespace: &str, digest: &Digest) -> Result<Vec<u8>, Trouble> {
+        let read = self.containerd.read(namespace, digest, limits::MANIFEST_BYTES).await;
+        let bytes = match read {
+            Err(status) if status.code() == Code::OutOfRange => {
+                return Err(Trouble::Malformed(*digest, status.message().to_owned()));
+            }
+            read => read?.ok_or(Trouble::Missing(*digest))?,
+        };
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(Trouble::WrongBytes(*digest)),
+        }
+    }
+
+    /// Hashes the layer `digest` once, straight from the store's file where there is one.
+    ///
+    /// # Errors
+    /// When its bytes are not those of its digest, or cannot be read.
+    pub async fn rehash(&self, namespace: &str, digest: &Digest) -> Result<(), Trouble> {
+        let root = self.containerd.plugins().await?.content_root;
+        let path = root.map(|root| root.join("blobs/sha256").join(digest.hex()));
+        let file = match path {
+            Some(path) => tokio::task::spawn_blocking(move || open(&path)).await.ok().flatten(),
+            None => None,
+        };
+        let actual = match file {
+            Some((_, identity)) if self.hashed.contains_key(&(*digest, identity)) => return Ok(()),
+            Some((file, identity)) => {
+                let permit = self.hashing.clone().acquire_owned().await;
+                let actual = tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    hash(file)
+                });
+                let actual = actual.await.map_err(|e| Trouble::Unreachable(e.to_string()))?;
+                let actual = actual.map_err(|e| Trouble::Unreachable(format!("content store: {e}")))?;
+                if actual == *digest {
+                    self.hashed.insert((*digest, identity), ());
+                }
+                actual
+            }
+            None => self.hash_through_containerd(namespace, digest).await?,
+        };
+        match actual == *digest {
+            true => Ok(()),
+            false => Err(Trouble::WrongBytes(*digest)),
+        }
+    }
+
+    async fn hash_through_containerd(&self, namespace: &str, digest: &Digest) -> Result<Digest, Trouble> {
+        let mut hasher = Sha256::new();
+        let mut update = |piece: &[u8]| {
+            hasher.update(piece);
+            Ok(())
+        };
+        match self.containerd.stream(namespace, digest, &mut update).await? {
+            true => Ok(Digest::from_bytes(hasher.finalize().into())),
+            false => Err(Trouble::Missing(*digest)),
+        }
+    }
+}
+
+fn open(path: &Path) -> Option<(File, FileIdentity)> {
+    let file = File::open(path).ok()?;
+    let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let modified = (meta.mtime(), meta.mtime_nsec());
+    Some((file, FileIdentity { device: meta.dev(), inode: meta.ino(), size: meta.len(), modified }))
+}
+
+fn hash(mut file: File) -> std::io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest::from_bytes(hasher.finalize().into())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+/// The media type decides how containerd unpacks, so it must be the manifest's too.
+fn same_layer(listed: &Descriptor, asked: &Descriptor) -> bool {
+    listed.digest == asked.digest && listed.media_type == asked.media_type && listed.size == asked.size
+}
+
+/// Filters for the blobs that list `digest` at one of the first positions.
+fn positions(kind: &str, digest: &Digest) -> Vec<String> {
+    (0..POSITIONS).map(|i| format!("labels.\"{CHILD}.{kind}.{i}\"=={digest}")).collect()
+}
+
+fn fetched(blob: &Blob, names: &mut BTreeSet<Name>) {
+    for (key, value) in &blob.labels {
+        if let Some(host) = key.strip_prefix(SOURCE) {
+            names.extend(value.split(',').map(|path| Name::Fetched(host.to_owned(), path.to_owned())));
+        }
+    }
+}
+
+fn annotated(document: &Document, target: &Digest, names: &mut BTreeSet<Name>) {
+    let Document::Index(index) = document else { return };
+    for child in index.children.iter().filter(|child| child.descriptor.digest == *target) {
+        for key in NAME_ANNOTATIONS {
+            if let Some(text) = child.descriptor.annotations.get(key) {
+                claimed(text, names);
+            }
+        }
+    }
+}
+
+/// A bare tag or a digest is no name: `latest` would read as a repository of Docker Hub.
+fn claimed(text: &str, names: &mut BTreeSet<Name>) {
+    if text.contains('/')
+        && let Ok(reference) = text.parse::<Reference>()
+    {
+        names.insert(Name::Claimed(reference.repository));
+    }
+}

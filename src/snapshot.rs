@@ -1,0 +1,52 @@
+//! What a request is judged by: configuration, policy and boot list, taken once and together.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    config::Config,
+    image::Digest,
+    policy::{
+        Policy,
+        decision::{Code, Violation},
+    },
+};
+
+/// One consistent state of everything that decides.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Grows with each activation.
+    pub generation: u64,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The policy in force; without one only the boot list is admitted.
+    pub policy: Option<Arc<Policy>>,
+    /// Digests that are admitted whatever else is broken.
+    pub boot: Arc<BTreeSet<Digest>>,
+    /// What is wrong with the files on disk, if anything is.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why the files on disk are not what is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// [`Code::ConfigInvalid`] or [`Code::PolicyInvalid`].
+    pub code: Code,
+    /// The first problem: file, line, and the mend.
+    pub message: String,
+}
+
+impl Snapshot {
+    /// The revision of the policy in force.
+    pub fn revision(&self) -> &str {
+        self.policy.as_ref().map_or("none", |policy| &policy.revision)
+    }
+
+    /// Why there is no policy to judge by.
+    pub fn no_policy(&self) -> Violation {
+        let (code, found) = match &self.trouble {
+            Some(trouble) => (trouble.code, trouble.message.clone()),
+            None => (Code::PolicyInvalid, "there is no policy".to_owned()),
+        };
+        Violation { code, found, fix: "mend the file; the next pull works".to_owned() }
+    }
+}
