@@ -27,22 +27,22 @@ const EXPLAINED: usize = 8;
 /// Gaps that one decision tells about.
 const GAPS: usize = 16;
 
+impl Default for Admission {
+    fn default() -> Self {
+        Self { decisions: Decisions::default(), permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
+    }
+}
+
 /// Decides about requests.
 pub struct Admission {
-    registry: Registry,
     decisions: Decisions,
     permits: Semaphore,
 }
 
 impl Admission {
-    /// Admission with evidence from `registry`.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, decisions: Decisions::default(), permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
-    }
-
-    /// The registries it asks.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// How many decisions are remembered.
+    pub fn remembered(&self) -> u64 {
+        self.decisions.len()
     }
 
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
@@ -78,10 +78,10 @@ impl Admission {
             Answer::Settled(decision) => return decision,
             Answer::NeedsEvidence(rule) => rule,
         };
-        let place = subject.name.clone().map(|repository| Place { repository, proven: subject.proven });
+        let place = subject.name.clone().map(|repository| Place { repository, proven: subject.origin.proves_host() });
         let key = Key { digest: subject.digest, rule: rule.content, place: place.clone() };
         let decide = async {
-            let findings = self.gather(policy, rule, &subject, place).await;
+            let findings = self.gather(&snapshot.registry, policy, rule, &subject, place).await;
             policy.evaluate(rule, &subject, &findings, Timestamp::now())
         };
         let decided = self.decisions.get_or(key, decide).await;
@@ -89,19 +89,26 @@ impl Admission {
         Decision {
             rule: Some(rule.name.clone()),
             revision: policy.revision.clone(),
-            audit_only: subject.proven && !rule.mode.enforces(now),
+            audit_only: subject.origin.proves_name() && !rule.mode.enforces(now),
             ..decided
         }
     }
 
     /// Looks for evidence until the rule is satisfied or everything was asked.
-    async fn gather(&self, policy: &Policy, rule: &Rule, subject: &Subject, place: Option<Place>) -> Findings {
+    async fn gather(
+        &self,
+        registry: &Registry,
+        policy: &Policy,
+        rule: &Rule,
+        subject: &Subject,
+        place: Option<Place>,
+    ) -> Findings {
         let mut findings = Findings::default();
         let Some(place) = place else { return findings };
         let host = place.repository.host.to_string();
         let asking = async {
             let _permit = self.permits.acquire().await;
-            let mut stream = self.registry.evidence(place, subject.digest, policy.formats_for(rule));
+            let mut stream = registry.evidence(place, subject.digest, policy.formats_for(rule));
             let mut unexplained: Vec<Found> = Vec::new();
             while let Some(item) = stream.items.recv().await {
                 match item {

@@ -85,13 +85,15 @@ pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
 pub const PARALLEL_DECISIONS: usize = 64;
 /// Layers that are hashed at the same time: one for each core leaves containerd's unpacking its share.
 pub const PARALLEL_HASHES: usize = 2;
-/// Time a nonce of a delegated call is honoured. The call arrives at once; a day covers a paused node.
-pub const NONCE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Time an audit-mode request waits for evidence.
 pub const AUDIT_MODE_WAIT: Duration = Duration::from_secs(1);
 
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;
+/// Layers that pass because the decision about their image was made and recorded.
+pub const PASSES: u64 = 100_000;
+/// How long they pass without another decision. A pull that takes longer is decided again.
+pub const PASS_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of a denial for absent evidence.
 pub const ABSENT_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of an allow before its evidence is looked at again.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     config::Config,
+    evidence::registry::Registry,
     image::Digest,
     policy::{
         Policy,
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// One consistent state of everything that decides.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshot {
     /// Grows with each activation.
     pub generation: u64,
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub policy: Option<Arc<Policy>>,
     /// Digests that are admitted whatever else is broken.
     pub boot: Arc<BTreeSet<Digest>>,
+    /// The registries, spoken to as the configuration says.
+    pub registry: Registry,
     /// What is wrong with the files on disk, if anything is.
     pub trouble: Option<Trouble>,
 }

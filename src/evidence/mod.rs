@@ -115,7 +115,7 @@ impl Drop for Stream {
 }
 
 /// How registries are spoken to; from the node's configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryOptions {
     /// Registries that may be spoken to in plain HTTP though they are not on loopback.
     pub plain_http: Vec<Host>,

@@ -23,8 +23,31 @@ pub struct Subject {
     pub digest: Digest,
     /// The name that selects the rule. Without one the default governs.
     pub name: Option<Repository>,
-    /// Whether containerd itself fetched the content under this name.
-    pub proven: bool,
+    /// Where the name comes from.
+    pub origin: Origin,
+}
+
+/// Where a name comes from. A name is not an origin: only what containerd noted when it fetched proves one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// containerd fetched the content from this registry.
+    Fetched,
+    /// containerd fetched it from this host, but which of its ports it asked is not known.
+    FetchedFromHost,
+    /// An archive or an image record says so.
+    Claimed,
+}
+
+impl Origin {
+    /// Whether a rule that admits by name alone counts.
+    pub fn proves_name(self) -> bool {
+        self == Self::Fetched
+    }
+
+    /// Whether containerd spoke to this host, so that asking it for evidence reaches nothing new.
+    pub fn proves_host(self) -> bool {
+        self != Self::Claimed
+    }
 }
 
 /// What the policy says before any evidence is at hand.
@@ -53,7 +76,7 @@ impl Policy {
     /// What the policy says about `subject` on a node with `labels` at `now`.
     pub fn ask(&self, subject: &Subject, labels: &BTreeMap<String, String>, now: Timestamp) -> Answer<'_> {
         for exempt in &self.exempt {
-            let named = || subject.proven && self.exempts_name(&exempt.insecure_images, subject);
+            let named = || subject.origin.proves_name() && self.exempts_name(&exempt.insecure_images, subject);
             if exempt.digests.contains(&subject.digest) || named() {
                 return Answer::Settled(Decision {
                     verdict: Verdict::Allow,
@@ -84,7 +107,7 @@ impl Policy {
             Requirement::Deny => {
                 refused(Code::DeniedByRule, format!("the rule denies {}", name_of(subject)), "change the rule")
             }
-            Requirement::InsecureAcceptAnything if subject.proven => {
+            Requirement::InsecureAcceptAnything if subject.origin.proves_name() => {
                 Answer::Settled(Decision { verdict: Verdict::Allow, ..self.under(rule, subject, now) })
             }
             Requirement::InsecureAcceptAnything => refused(
@@ -180,7 +203,7 @@ impl Policy {
         Decision {
             rule: Some(rule.name.clone()),
             // A rule that only audits admits by its scope, and a scope that only an archive claims admits nothing.
-            audit_only: subject.proven && !rule.mode.enforces(now),
+            audit_only: subject.origin.proves_name() && !rule.mode.enforces(now),
             valid_until: match rule.mode {
                 Mode::Audit(Some(until)) if until > now => recheck.min(Some(until)),
                 _ => recheck,

@@ -52,7 +52,8 @@ fn policy(count: usize) -> Policy {
 }
 
 fn subject(name: &str, proven: bool) -> Subject {
-    Subject { digest: image(), name: Some(name.parse().unwrap()), proven }
+    let origin = if proven { Origin::Fetched } else { Origin::Claimed };
+    Subject { digest: image(), name: Some(name.parse().unwrap()), origin }
 }
 
 fn settled(subject: &Subject) -> Decision {
@@ -83,9 +84,11 @@ fn what_the_rule_settles_needs_no_evidence() {
         let decision = settled(&subject(name, proven));
         assert_eq!((decision.verdict, decision.code()), (verdict, code), "{name} {proven}");
     }
-    let nameless = Subject { digest: image(), name: None, proven: true };
+    let another_port = Subject { origin: Origin::FetchedFromHost, ..subject("reg.io/open/x", true) };
+    assert_eq!(settled(&another_port).code(), Some(Code::NameNotProven));
+    let nameless = Subject { digest: image(), name: None, origin: Origin::Fetched };
     assert_eq!(settled(&nameless).code(), Some(Code::NoMatchingRule));
-    let pause = Subject { digest: Digest::of(b"pause"), name: None, proven: false };
+    let pause = Subject { digest: Digest::of(b"pause"), name: None, origin: Origin::Claimed };
     assert_eq!(settled(&pause).verdict, Verdict::Allow);
     assert!(matches!(
         policy(1).ask(&subject("reg.io/prod/x", false), &BTreeMap::new(), now()),

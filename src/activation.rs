@@ -1,0 +1,253 @@
+//! From the files on disk to the snapshot in force.
+//!
+//! What cannot be read never takes force: the last good state stays, in memory or from the state directory, and where
+//! there is none the boot list alone is admitted. Once the file is mended the next request finds that out by itself.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use crate::{
+    boot,
+    config::{Config, NodeMode},
+    document::Problems,
+    evidence::{RegistryOptions, registry::Registry},
+    files, limits,
+    policy::{Policy, decision::Code},
+    snapshot::{Snapshot, Trouble},
+};
+
+/// Where things lie.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The directory of the boot list.
+    pub boot: PathBuf,
+    /// The directory for what outlives a restart; none keeps nothing.
+    pub state: Option<PathBuf>,
+}
+
+/// What happened when the files were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They are in force.
+    Activated,
+    /// They cannot be used.
+    Rejected(Trouble),
+}
+
+/// Holds the snapshot in force.
+pub struct Activation {
+    paths: Paths,
+    current: watch::Sender<Option<Arc<Snapshot>>>,
+    loading: AsyncMutex<()>,
+    seen: Mutex<Seen>,
+    tell: Box<dyn Fn(&Snapshot, &Outcome) + Send + Sync>,
+}
+
+/// The files that were read, and how they looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen(BTreeMap<PathBuf, Option<(u64, u64, u64, i64, i64)>>);
+
+/// The texts that were last in force, as the state directory keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LastGood {
+    schema: u32,
+    config: Option<String>,
+    policy_file: Option<PathBuf>,
+    policy: Option<String>,
+    keys: BTreeMap<String, String>,
+}
+
+const LAST_GOOD_SCHEMA: u32 = 1;
+const LAST_GOOD: &str = "last-good.json";
+
+impl Activation {
+    /// An activation of what lies at `paths`; `tell` hears of every change. Nothing is read before [`Self::load`].
+    pub fn new(paths: Paths, tell: impl Fn(&Snapshot, &Outcome) + Send + Sync + 'static) -> Self {
+        let (current, seen) = (watch::Sender::new(None), Mutex::new(Seen::default()));
+        Self { paths, current, loading: AsyncMutex::new(()), seen, tell: Box::new(tell) }
+    }
+
+    /// The snapshot in force. Waits until there is one; in trouble it first looks whether the files were mended.
+    pub async fn current(&self) -> Arc<Snapshot> {
+        let mut receiver = self.current.subscribe();
+        let snapshot = match receiver.wait_for(Option::is_some).await.map(|snapshot| snapshot.clone()) {
+            Ok(Some(snapshot)) => snapshot,
+            _ => return self.load().await.0,
+        };
+        match snapshot.trouble.is_some() && self.changed() {
+            true => self.load().await.0,
+            false => snapshot,
+        }
+    }
+
+    /// The snapshot in force, if the files were read already.
+    pub fn peek(&self) -> Option<Arc<Snapshot>> {
+        self.current.borrow().clone()
+    }
+
+    /// Reads the files, and puts into force what can be used.
+    pub async fn load(&self) -> (Arc<Snapshot>, Outcome) {
+        let _one_at_a_time = self.loading.lock().await;
+        let previous = self.current.borrow().clone();
+        let (snapshot, outcome, seen) = self.read(previous.as_deref());
+        let news = previous.as_ref().is_none_or(|previous| {
+            previous.trouble != snapshot.trouble || outcome == Outcome::Activated
+        });
+        let snapshot = Arc::new(snapshot);
+        *self.lock_seen() = seen;
+        self.current.send_replace(Some(snapshot.clone()));
+        if news {
+            (self.tell)(&snapshot, &outcome);
+        }
+        (snapshot, outcome)
+    }
+
+    fn changed(&self) -> bool {
+        let seen = self.lock_seen();
+        seen.0.iter().any(|(path, fingerprint)| files::fingerprint(path) != *fingerprint)
+    }
+
+    fn read(&self, previous: Option<&Snapshot>) -> (Snapshot, Outcome, Seen) {
+        let seen = RefCell::new(Seen::default());
+        let kept = match previous {
+            None => self.last_good(),
+            Some(_) => None,
+        };
+        let mut fresh = LastGood { schema: LAST_GOOD_SCHEMA, ..LastGood::default() };
+        let mut trouble = None;
+        let config = seen.borrow_mut().read(&self.paths.config, limits::DOCUMENT_BYTES).and_then(|text| {
+            let config = Config::parse(&self.paths.config, &text);
+            fresh.config = Some(text);
+            config
+        });
+        let config = config.map(Arc::new).unwrap_or_else(|problems| {
+            trouble = Some(Trouble { code: Code::ConfigInvalid, message: problems.first() });
+            let kept = kept.as_ref().and_then(|kept| Config::parse(&self.paths.config, kept.config.as_ref()?).ok());
+            previous.map(|previous| previous.config.clone()).or(kept.map(Arc::new)).unwrap_or_else(|| closed_config(&self.paths.config).into())
+        });
+        let keys = RefCell::new(BTreeMap::new());
+        let policy = seen.borrow_mut().read(&config.policy, limits::DOCUMENT_BYTES).and_then(|text| {
+            let read_key = |name: &str| {
+                let path = beside(&config.policy, name);
+                seen.borrow_mut().note(&path);
+                let pem = files::read_trusted(&path, limits::KEY_FILE_BYTES)?;
+                keys.borrow_mut().insert(name.to_owned(), pem.clone());
+                Ok(pem)
+            };
+            let policy = Policy::parse(&config.policy.display().to_string(), &text, &read_key);
+            fresh.policy = Some(text);
+            policy
+        });
+        let policy = policy.map(|policy| Some(Arc::new(policy))).unwrap_or_else(|problems| {
+            trouble.get_or_insert(Trouble { code: Code::PolicyInvalid, message: problems.first() });
+            match previous {
+                Some(previous) => previous.policy.clone(),
+                None => kept.as_ref().and_then(LastGood::parse_policy).map(Arc::new),
+            }
+        });
+        let (digests, problems) = boot::read(&self.paths.boot);
+        for problem in problems {
+            tracing::warn!("boot list: {problem}");
+        }
+        let outcome = match &trouble {
+            None => Outcome::Activated,
+            Some(trouble) => Outcome::Rejected(trouble.clone()),
+        };
+        if trouble.is_none() {
+            fresh.keys = keys.into_inner();
+            fresh.policy_file = Some(config.policy.clone());
+            self.keep(&fresh);
+        }
+        let registry = match previous {
+            Some(previous) if previous.config.registries == config.registries => previous.registry.clone(),
+            _ => Registry::new(config.registries.clone()),
+        };
+        let same = previous.filter(|_| trouble.is_some()).map(|previous| previous.generation);
+        let generation = same.unwrap_or_else(|| previous.map_or(0, |previous| previous.generation) + 1);
+        let snapshot = Snapshot { generation, config, policy, boot: Arc::new(digests), registry, trouble };
+        (snapshot, outcome, seen.into_inner())
+    }
+
+    /// What was last in force before this process, if the state directory has it.
+    fn last_good(&self) -> Option<LastGood> {
+        let path = self.paths.state.as_ref()?.join(LAST_GOOD);
+        let text = files::read_trusted(&path, 4 * limits::DOCUMENT_BYTES).ok()?;
+        match serde_json::from_str::<LastGood>(&text) {
+            Ok(kept) if kept.schema == LAST_GOOD_SCHEMA => Some(kept),
+            Ok(kept) => {
+                tracing::warn!("{} has schema {}, not {LAST_GOOD_SCHEMA}: set aside", path.display(), kept.schema);
+                None
+            }
+            Err(error) => {
+                tracing::warn!("{} cannot be read: {error}", path.display());
+                None
+            }
+        }
+    }
+
+    fn keep(&self, fresh: &LastGood) {
+        let Some(directory) = &self.paths.state else { return };
+        let path = directory.join(LAST_GOOD);
+        let bytes = match serde_json::to_vec(fresh) {
+            Ok(bytes) => bytes,
+            Err(error) => return tracing::error!("the last good policy cannot be written: {error}"),
+        };
+        if let Err(error) = files::replace(&path, &bytes) {
+            tracing::error!("{} cannot be written: {error}", path.display());
+        }
+    }
+
+    fn lock_seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn note(&mut self, path: &Path) {
+        self.0.insert(path.to_owned(), files::fingerprint(path));
+    }
+
+    fn read(&mut self, path: &Path, limit: u64) -> Result<String, Problems> {
+        self.note(path);
+        files::read_trusted(path, limit).map_err(|why| Problems::whole(&path.display().to_string(), why))
+    }
+}
+
+impl LastGood {
+    fn parse_policy(&self) -> Option<Policy> {
+        let file = self.policy_file.as_ref()?.display().to_string();
+        let read_key = |name: &str| self.keys.get(name).cloned().ok_or_else(|| "not kept".to_owned());
+        Policy::parse(&file, self.policy.as_ref()?, &read_key).ok()
+    }
+}
+
+/// `name` as the document `file` means it.
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("/")).join(name)
+}
+
+/// What holds when there never was a configuration that could be read: nothing is loosened.
+fn closed_config(file: &Path) -> Config {
+    Config {
+        mode: NodeMode::Enforce,
+        policy: beside(file, "policy.toml"),
+        containerd: "/run/containerd/containerd.sock".into(),
+        labels: BTreeMap::new(),
+        registries: RegistryOptions::default(),
+        insecure_skip_layer_rehash: false,
+        insecure_continue_without_audit: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use std::{fs, os::unix::fs::PermissionsExt, sync::atomic::{AtomicU32, Ordering}};
+
+use super::*;
+use crate::{image::Digest, trust::testing::{key, pem}};
+
+struct Node {
+    folder: tempfile::TempDir,
+    told: Arc<AtomicU32>,
+}
+
+const POLICY: &str = "schema = 1\n[[attestor]]\nname = \"ci\"\nmay-sign = [\"signature\"]\nkeys = [{ file = \"ci.pub\", algorithm = \"ecdsa-p256-sha256\" }]\n[default]\nrequire = { all = [\"ci\"] }\n";
+
+impl Node {
+    fn new() -> Self {
+        let node = Self { folder: tempfile::tempdir().unwrap(), told: Arc::default() };
+        node.write("config.toml", "mode = \"enforce\"\n");
+        node.write("policy.toml", POLICY);
+        node.write("ci.pub", &pem(&key()));
+        node
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        // A new file each time: two writes within one tick of the clock differ by their inode.
+        let fresh = path.with_extension("tmp");
+        fs::write(&fresh, text).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::rename(fresh, path).unwrap();
+    }
+
+    fn activation(&self) -> Activation {
+        let folder = self.folder.path();
+        let paths = Paths { config: folder.join("config.toml"), boot: folder.into(), state: Some(folder.into()) };
+        let told = self.told.clone();
+        Activation::new(paths, move |_, _| {
+            told.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+}
+
+fn trouble(snapshot: &Snapshot) -> (Code, String) {
+    let trouble = snapshot.trouble.clone().unwrap();
+    (trouble.code, trouble.message)
+}
+
+#[tokio::test]
+async fn what_is_on_disk_takes_force() {
+    let node = Node::new();
+    let activation = node.activation();
+    assert!(activation.peek().is_none());
+    let (snapshot, outcome) = activation.load().await;
+    assert_eq!(outcome, Outcome::Activated);
+    assert_eq!(snapshot.generation, 1);
+    assert_eq!(snapshot.policy.as_ref().unwrap().attestors[0].keys.len(), 1);
+    assert_eq!(activation.current().await.revision(), snapshot.revision());
+}
+
+#[tokio::test]
+async fn a_broken_policy_at_reload_leaves_the_old_one_and_the_mend_is_found_by_itself() {
+    let node = Node::new();
+    let activation = node.activation();
+    let revision = activation.load().await.0.revision().to_owned();
+    node.write("policy.toml", "schema = 1\n[defualt]");
+    let (snapshot, outcome) = activation.load().await;
+    assert!(matches!(outcome, Outcome::Rejected(_)));
+    assert_eq!((snapshot.revision(), snapshot.generation), (revision.as_str(), 1));
+    let (code, message) = trouble(&snapshot);
+    assert_eq!(code, Code::PolicyInvalid);
+    assert!(message.contains("policy.toml:2:") && message.contains("did you mean `default`"), "{message}");
+    assert!(activation.current().await.trouble.is_some());
+    node.write("policy.toml", &POLICY.replace("all", "any"));
+    let mended = activation.current().await;
+    assert!(mended.trouble.is_none() && mended.revision() != revision && mended.generation == 2);
+    assert_eq!(node.told.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_broken_file_at_start_runs_on_the_last_good_state() {
+    for (file, text, code) in [
+        ("config.toml", "mod = 1", Code::ConfigInvalid),
+        ("policy.toml", "x", Code::PolicyInvalid),
+        ("ci.pub", "not a key", Code::PolicyInvalid),
+        ("policy.toml", "", Code::PolicyInvalid),
+    ] {
+        let node = Node::new();
+        let revision = node.activation().load().await.0.revision().to_owned();
+        node.write(file, text);
+        let (snapshot, _) = node.activation().load().await;
+        assert_eq!((trouble(&snapshot).0, snapshot.revision()), (code, revision.as_str()), "{file}");
+        assert_eq!(snapshot.config.mode, NodeMode::Enforce);
+    }
+}
+
+#[tokio::test]
+async fn without_a_last_good_state_the_boot_list_alone_remains() {
+    for (file, code) in [("config.toml", Code::ConfigInvalid), ("policy.toml", Code::PolicyInvalid)] {
+        let node = Node::new();
+        node.write("pause.list", &Digest::of(b"pause").to_string());
+        fs::remove_file(node.folder.path().join(file)).unwrap();
+        let (snapshot, _) = node.activation().load().await;
+        let (found, message) = trouble(&snapshot);
+        assert_eq!(found, code);
+        assert!(message.contains(file) && message.contains("not there"), "{message}");
+        assert_eq!(snapshot.policy.is_none(), file == "policy.toml");
+        assert_eq!(*snapshot.boot, [Digest::of(b"pause")].into());
+        assert_eq!(snapshot.config.mode, NodeMode::Enforce);
+        assert_eq!(snapshot.no_policy().code, code);
+    }
+}
+
+#[tokio::test]
+async fn a_state_file_that_is_cut_short_or_of_another_version_is_set_aside() {
+    for damage in ["", "{", "{\"schema\":2,\"config\":null,\"policy_file\":null,\"policy\":null,\"keys\":{}}", "null"] {
+        let node = Node::new();
+        let _ = node.activation().load().await;
+        node.write(LAST_GOOD, damage);
+        node.write("policy.toml", "broken");
+        let (snapshot, _) = node.activation().load().await;
+        assert!(snapshot.policy.is_none(), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_others_can_write_does_not_take_force() {
+    let node = Node::new();
+    let path = node.folder.path().join("policy.toml");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let (snapshot, _) = node.activation().load().await;
+    assert!(snapshot.policy.is_none());
+    assert!(trouble(&snapshot).1.contains("chmod go-w"));
+}

@@ -1,0 +1,9 @@
+//! The gates: where containerd asks. The only place that knows whether this node enforces or audits.
+
+mod delegation;
+mod diff;
+mod peer;
+mod unpack;
+
+pub use diff::serve;
+pub use unpack::{Counts, Unpack};

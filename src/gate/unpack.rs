@@ -1,0 +1,399 @@
+//! The unpack gate: containerd is about to apply a layer.
+//!
+//! A request says which layer and which mounts, and nothing else that can be believed. The mounts lead to the snapshot
+//! that is being filled, the snapshot's key to the chain id it becomes, and only an admitted image that has this layer
+//! exactly there lets it pass.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use containerd_client::services::v1::ApplyRequest;
+use moka::sync::Cache;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::{
+    activation::Activation,
+    admission::Admission,
+    audit::{Facts, Journal, Record},
+    config::NodeMode,
+    containerd::Containerd,
+    evidence::content::{ContentStore, ImageOfLayer, Name, Trouble},
+    image::{Descriptor, Digest, Host, Repository},
+    limits,
+    policy::{
+        decision::{Code, Decision, Verdict, Violation},
+        evaluate::{Origin, Subject},
+    },
+    snapshot::Snapshot,
+};
+
+const GATE: &str = "unpack";
+
+/// The unpack gate.
+pub struct Unpack {
+    containerd: Arc<Containerd>,
+    content: ContentStore,
+    admission: Arc<Admission>,
+    activation: Arc<Activation>,
+    journal: Arc<Journal>,
+    passes: Cache<Pass, ()>,
+    counts: Counts,
+}
+
+/// What was answered since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Images admitted because the verdict was allow.
+    pub allowed: AtomicU64,
+    /// Images refused by policy or evidence.
+    pub denied: AtomicU64,
+    /// Images refused because pullgate could not look.
+    pub inconclusive: AtomicU64,
+    /// Images admitted though the verdict was not allow.
+    pub audit_only: AtomicU64,
+    /// Layers that passed, each time they did.
+    pub layers: AtomicU64,
+}
+
+/// A layer of an image that was decided about, at its place: it passes without another decision or entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pass {
+    generation: u64,
+    namespace: String,
+    layer: Digest,
+    chain: Digest,
+}
+
+/// Where a layer is about to go.
+struct Target {
+    namespace: String,
+    chain: Digest,
+}
+
+/// What the gate knows once it has looked.
+enum Judgement {
+    /// A decision that was made and recorded covers this layer.
+    Covered(Target),
+    /// A decision was made.
+    Decided(Judged),
+}
+
+/// A decision with what it covers.
+struct Judged {
+    decision: Decision,
+    namespace: Option<String>,
+    layers: Vec<(Digest, Digest)>,
+}
+
+impl Judged {
+    fn refused(violation: Violation, target: Option<Target>) -> Self {
+        let namespace = target.map(|target| target.namespace);
+        Self { decision: Decision::refused(violation), namespace, layers: Vec::new() }
+    }
+}
+
+impl Unpack {
+    /// The gate in front of `containerd`.
+    pub fn new(
+        containerd: Arc<Containerd>,
+        admission: Arc<Admission>,
+        activation: Arc<Activation>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        let passes = Cache::builder().max_capacity(limits::PASSES).time_to_live(limits::PASS_LIFE).build();
+        let content = ContentStore::new(containerd.clone());
+        Self { containerd, content, admission, activation, journal, passes, counts: Counts::default() }
+    }
+
+    /// containerd, which the delegated calls go to.
+    pub fn containerd(&self) -> &Containerd {
+        &self.containerd
+    }
+
+    /// What was answered since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether the layer may be applied: the namespace it goes to, or the refusal as containerd's client will see it.
+    ///
+    /// # Errors
+    /// `PermissionDenied` refuses, `Unavailable` could not tell. Never `Unimplemented`, which would admit.
+    pub async fn answer(self: &Arc<Self>, apply: &ApplyRequest, namespace: Option<&str>) -> Result<String, Status> {
+        let snapshot = self.activation.current().await;
+        let question = self.clone().judge_and_record(snapshot.clone(), apply.clone(), namespace.map(str::to_owned));
+        match snapshot.config.mode {
+            NodeMode::Enforce => question.await,
+            // Where nothing is refused nothing waits either: what takes longer is decided and recorded behind the answer.
+            NodeMode::Audit => match timeout(limits::AUDIT_MODE_WAIT, tokio::spawn(question)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => Ok(namespace.unwrap_or("default").to_owned()),
+            },
+        }
+    }
+
+    /// Refuses a call that is not a question about an image, whatever the mode.
+    pub async fn refuse(&self, violation: Violation) -> Status {
+        let snapshot = self.activation.current().await;
+        let judged = Judged::refused(violation, None);
+        let (_, id) = self.record(&snapshot, &judged, None, true, Instant::now()).await;
+        status(&judged.decision, &id)
+    }
+
+    async fn judge_and_record(
+        self: Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        apply: ApplyRequest,
+        namespace: Option<String>,
+    ) -> Result<String, Status> {
+        let started = Instant::now();
+        let layer = match layer_of(&apply) {
+            Ok(layer) => layer,
+            Err(violation) => {
+                let judged = Judged::refused(violation, None);
+                return self.conclude(&snapshot, judged, None, namespace, started).await;
+            }
+        };
+        let judging = self.judge(&snapshot, &apply, &layer, namespace.as_deref());
+        let mut judged = match timeout(limits::DECISION_DEADLINE, judging).await {
+            Ok(Judgement::Decided(judged)) => judged,
+            Ok(Judgement::Covered(target)) => match self.rehash(&snapshot, &target.namespace, &layer).await {
+                Ok(()) => {
+                    self.counts.layers.fetch_add(1, Ordering::Relaxed);
+                    return Ok(target.namespace);
+                }
+                Err(violation) => Judged::refused(violation, Some(target)),
+            },
+            Err(_) => {
+                let found = format!("no decision in {} s", limits::DECISION_DEADLINE.as_secs());
+                Judged::refused(Violation { code: Code::DeadlineExceeded, found, fix: String::new() }, None)
+            }
+        };
+        // Layers take as long to hash as they are large: no deadline here.
+        if judged.decision.verdict == Verdict::Allow
+            && let Some(target) = judged.namespace.clone()
+            && let Err(violation) = self.rehash(&snapshot, &target, &layer).await
+        {
+            judged.decision = Decision { attestors: Vec::new(), ..refuse(judged.decision, violation) };
+        }
+        self.conclude(&snapshot, judged, Some(&layer.digest), namespace, started).await
+    }
+
+    /// Finds where the layer goes and which images have it there, and asks for the decision about them.
+    async fn judge(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        apply: &ApplyRequest,
+        layer: &Descriptor,
+        namespace: Option<&str>,
+    ) -> Judgement {
+        let refused = |violation, target| Judgement::Decided(Judged::refused(violation, target));
+        let target = match self.target(apply, namespace).await {
+            Ok(Some(target)) => target,
+            Ok(None) => {
+                let found = "the mounts are not those of an image that is being unpacked".to_owned();
+                let fix = "unpack images through containerd".to_owned();
+                return refused(Violation { code: Code::NoExtractSnapshot, found, fix }, None);
+            }
+            Err(status) => return refused(trouble(Trouble::from(status)), None),
+        };
+        if self.passes.contains_key(&pass(snapshot, &target.namespace, layer.digest, target.chain)) {
+            return Judgement::Covered(target);
+        }
+        let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
+            Ok(images) => images,
+            Err(why) => return refused(trouble(why), Some(target)),
+        };
+        if images.is_empty() {
+            let found = format!("no image has layer sha256:{}… at this place", &layer.digest.hex()[..12]);
+            let fix = "bring the image in with its manifest".to_owned();
+            return refused(Violation { code: Code::NoImageForLayer, found, fix }, Some(target));
+        }
+        let subjects = images.iter().flat_map(|image| subjects(snapshot, image)).collect();
+        let decision = self.admission.decide(snapshot, subjects).await;
+        let is_decided = |image: &ImageOfLayer| {
+            decision.digest.is_some_and(|digest| digest == image.manifest || image.indexes.contains(&digest))
+        };
+        let decided = images.into_iter().find(is_decided);
+        let layers = decided.map(|image| image.layers).unwrap_or_default();
+        Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers })
+    }
+
+    /// The snapshot whose mounts these are. This also finds the namespace, which not every containerd passes on.
+    async fn target(&self, apply: &ApplyRequest, namespace: Option<&str>) -> Result<Option<Target>, Status> {
+        if apply.mounts.is_empty() {
+            return Ok(None);
+        }
+        let namespaces = match namespace {
+            Some(namespace) => vec![namespace.to_owned()],
+            None => self.containerd.namespaces().await?,
+        };
+        for snapshotter in &self.containerd.plugins().await?.snapshotters {
+            for namespace in &namespaces {
+                for extract in self.containerd.extract_snapshots(namespace, snapshotter).await? {
+                    let mounts = self.containerd.mounts(namespace, snapshotter, &extract.key).await?;
+                    if mounts.is_some_and(|mounts| mounts == apply.mounts) {
+                        return Ok(Some(Target { namespace: namespace.clone(), chain: extract.chain }));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn rehash(&self, snapshot: &Snapshot, namespace: &str, layer: &Descriptor) -> Result<(), Violation> {
+        match snapshot.config.insecure_skip_layer_rehash {
+            true => Ok(()),
+            false => self.content.rehash(namespace, &layer.digest).await.map_err(trouble),
+        }
+    }
+
+    /// Enforces or only audits, and writes the entry before the answer leaves.
+    async fn conclude(
+        &self,
+        snapshot: &Snapshot,
+        judged: Judged,
+        layer: Option<&Digest>,
+        namespace: Option<String>,
+        started: Instant,
+    ) -> Result<String, Status> {
+        let audits = snapshot.config.mode == NodeMode::Audit || judged.decision.audit_only;
+        let admitted = judged.decision.verdict == Verdict::Allow || audits;
+        let (written, id) = self.record(snapshot, &judged, layer, !admitted, started).await;
+        if !admitted {
+            return Err(status(&judged.decision, &id));
+        }
+        let excused = snapshot.config.mode == NodeMode::Audit || snapshot.config.insecure_continue_without_audit;
+        if let Err(violation) = written
+            && !excused
+        {
+            return Err(status(&refuse(judged.decision, violation), &id));
+        }
+        let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
+        for (layer, chain) in judged.layers {
+            self.passes.insert(pass(snapshot, &namespace, layer, chain), ());
+        }
+        self.counts.layers.fetch_add(1, Ordering::Relaxed);
+        Ok(namespace)
+    }
+
+    async fn record(
+        &self,
+        snapshot: &Snapshot,
+        judged: &Judged,
+        layer: Option<&Digest>,
+        refused: bool,
+        started: Instant,
+    ) -> (Result<(), Violation>, String) {
+        let counter = match (judged.decision.verdict, refused) {
+            (Verdict::Allow, _) => &self.counts.allowed,
+            (_, false) => &self.counts.audit_only,
+            (Verdict::Deny, true) => &self.counts.denied,
+            (Verdict::Inconclusive, true) => &self.counts.inconclusive,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let facts = Facts {
+            gate: GATE,
+            mode: snapshot.config.mode,
+            enforced: judged.decision.verdict == Verdict::Allow || refused,
+            image: None,
+            digest: None,
+            layer,
+            namespace: judged.namespace.as_deref(),
+            duration: started.elapsed(),
+        };
+        match self.journal.write(|id| Record::decision(id, &judged.decision, &facts)).await {
+            Ok(id) => (Ok(()), id.to_string()),
+            Err(error) => {
+                tracing::error!("an audit entry was not written: {error}");
+                (Err(error.violation()), "-".to_owned())
+            }
+        }
+    }
+}
+
+fn pass(snapshot: &Snapshot, namespace: &str, layer: Digest, chain: Digest) -> Pass {
+    Pass { generation: snapshot.generation, namespace: namespace.to_owned(), layer, chain }
+}
+
+/// `decision` turned into the refusal that `violation` demands.
+fn refuse(decision: Decision, violation: Violation) -> Decision {
+    Decision { verdict: violation.code.verdict(), violations: vec![violation], audit_only: false, ..decision }
+}
+
+fn status(decision: &Decision, id: &str) -> Status {
+    match decision.verdict {
+        Verdict::Inconclusive => Status::unavailable(decision.message(id)),
+        Verdict::Deny | Verdict::Allow => Status::permission_denied(decision.message(id)),
+    }
+}
+
+fn layer_of(apply: &ApplyRequest) -> Result<Descriptor, Violation> {
+    let malformed = |found: &str| Violation {
+        code: Code::MalformedImage,
+        found: found.to_owned(),
+        fix: "push the image with sha256 digests".to_owned(),
+    };
+    let diff = apply.diff.as_ref().ok_or_else(|| malformed("the request names no layer"))?;
+    let digest = diff.digest.parse().map_err(|_| malformed("the layer's digest is not a sha256 digest"))?;
+    let size = u64::try_from(diff.size).map_err(|_| malformed("the layer's size is negative"))?;
+    Ok(Descriptor { media_type: diff.media_type.clone(), digest, size, annotations: Default::default() })
+}
+
+fn trouble(trouble: Trouble) -> Violation {
+    let (code, fix) = match &trouble {
+        Trouble::Unreachable(_) | Trouble::Missing(_) => (Code::ContainerdUnreachable, ""),
+        Trouble::WrongBytes(_) => (Code::WrongBytes, "remove the image and its content, and look at the disk"),
+        Trouble::Malformed(..) => (Code::MalformedImage, "build the image again with a current tool"),
+    };
+    Violation { code, found: trouble.to_string(), fix: fix.to_owned() }
+}
+
+/// Every digest of an image under every name that leads to it; without a name, the digests alone.
+fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject> {
+    let mut names: Vec<(Option<Repository>, Origin)> = Vec::new();
+    for name in &image.names {
+        match name {
+            Name::Claimed(repository) => names.push((Some(repository.clone()), Origin::Claimed)),
+            Name::Fetched(host, path) => names.extend(
+                hosts(snapshot, host)
+                    .into_iter()
+                    .filter_map(|(host, origin)| Some((Some(Repository::new(host, path).ok()?), origin))),
+            ),
+        }
+    }
+    if names.is_empty() {
+        names.push((None, Origin::Claimed));
+    }
+    let digests: Vec<Digest> = image.indexes.iter().copied().chain([image.manifest]).collect();
+    let subject = |digest: &Digest| {
+        let digest = *digest;
+        names.clone().into_iter().map(move |(name, origin)| Subject { digest, name, origin })
+    };
+    digests.iter().flat_map(subject).collect()
+}
+
+/// The registries that content fetched from the host `name` can have come from: containerd notes no port, so the
+/// policy and the configuration say which ports there are.
+fn hosts(snapshot: &Snapshot, name: &str) -> Vec<(Host, Origin)> {
+    let Ok(host) = name.parse::<Host>() else { return Vec::new() };
+    let in_policy = snapshot.policy.iter().flat_map(|policy| policy.hosts());
+    let known = in_policy.chain(&snapshot.config.registries.configured);
+    let mut hosts: Vec<(Host, Origin)> = Vec::new();
+    for known in known.filter(|known| known.name() == host.name()) {
+        let origin = if *known == host { Origin::Fetched } else { Origin::FetchedFromHost };
+        if !hosts.contains(&(known.clone(), origin)) {
+            hosts.push((known.clone(), origin));
+        }
+    }
+    if hosts.is_empty() {
+        hosts.push((host, Origin::Fetched));
+    }
+    hosts
+}
