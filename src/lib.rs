@@ -1,6 +1,7 @@
 //! pullgate decides, for every image that any client tries to bring onto a node, whether its digest and
 //! its signed attestations satisfy the policy.
 
+pub mod audit;
 pub mod evidence;
 pub mod image;
 pub mod limits;
