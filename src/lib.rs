@@ -5,4 +5,6 @@ pub mod audit;
 pub mod evidence;
 pub mod image;
 pub mod limits;
+pub mod log;
 pub mod policy;
+pub mod systemd;
