@@ -26,13 +26,12 @@ pub enum NodeMode {
     Audit,
 }
 
-impl NodeMode {
-    /// The word of the configuration and the audit entry.
-    pub fn word(self) -> &'static str {
-        match self {
+impl std::fmt::Display for NodeMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
-        }
+        })
     }
 }
 

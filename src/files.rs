@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 /// # Errors
 /// What is wrong with the file, and what to do: it is missing, too large, not UTF-8, not a plain file, or writable by
 /// somebody who could then decide which images run.
-pub fn read_trusted(path: &Path, limit: u64) -> Result<String, String> {
+pub(crate) fn read_trusted(path: &Path, limit: u64) -> Result<String, String> {
     let read = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "the file is not there".to_owned(),
         _ => error.to_string(),
@@ -40,7 +40,7 @@ pub fn read_trusted(path: &Path, limit: u64) -> Result<String, String> {
 }
 
 /// The files in `directory` whose name ends in `.EXTENSION`, in the order of their names.
-pub fn in_directory(directory: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn in_directory(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
@@ -52,7 +52,7 @@ pub fn in_directory(directory: &Path, extension: &str) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// When the disk is full or read-only; the old content is then untouched.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -69,7 +69,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What tells whether a file was changed: device, inode, size and time. None when it is not there.
-pub fn fingerprint(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+pub(crate) fn fingerprint(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
     let meta = fs::metadata(path).ok()?;
     Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
 }

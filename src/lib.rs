@@ -1,15 +1,22 @@
 //! pullgate decides, for every image that any client tries to bring onto a node, whether its digest and
 //! its signed attestations satisfy the policy.
 
+pub mod activation;
 pub mod admission;
+pub mod audit;
+pub mod boot;
 pub mod config;
 pub mod containerd;
 pub mod decisions;
 pub mod document;
 pub mod evidence;
+mod files;
+pub mod gate;
 pub mod image;
 pub mod limits;
+pub mod log;
 pub mod policy;
 pub mod snapshot;
+pub mod systemd;
 pub mod trust;
 pub mod verify;

@@ -110,7 +110,21 @@ pub const BOOT_DIGESTS: usize = 4096;
 
 /// Bytes of one field of an audit entry; longer values are clipped.
 pub const AUDIT_FIELD_BYTES: usize = 32 << 10;
-/// Time the audit writer waits for journald's socket to take an entry.
+/// Values of one repeated field of an audit entry (codes, attestors, reasons).
+pub const AUDIT_VALUES: usize = 32;
+/// Characters of a name or rule within the line that an audit entry shows.
+pub const AUDIT_WORD_CHARS: usize = 256;
+/// Numbers that the audit takes from the disk at a time. A crash skips what is left of them.
+pub const AUDIT_NUMBERS: u64 = 4096;
+/// Time the audit writer waits for journald's socket to take an entry, waiting for its turn included.
 pub const AUDIT_WAIT: Duration = Duration::from_millis(250);
+/// Pause before journald's socket is looked for again while it is gone.
+pub const AUDIT_PAUSE: Duration = Duration::from_millis(5);
+/// Lines of the operational log that wait for journald; more are dropped and counted.
+pub const LOG_QUEUE: usize = 4096;
+/// Bytes of one line of the operational log.
+pub const LOG_LINE_BYTES: usize = 8 << 10;
+/// Time a stopping daemon waits for the lines that are still queued.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 /// Characters of the one-line message that a person sees.
 pub const MESSAGE_CHARS: usize = 200;

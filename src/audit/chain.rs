@@ -1,0 +1,157 @@
+//! The chain of entries, read back: whether any is missing or was changed. Pure.
+//!
+//! Only entries that journald attributes to the daemon may be given to it (`_SYSTEMD_UNIT=pullgate.service`):
+//! anyone on the node can send entries that look the same.
+
+use std::collections::BTreeMap;
+
+use super::{Field, entry::encode};
+use crate::image::Digest;
+
+/// One entry of the journal, as `journalctl -o export` writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported(BTreeMap<Vec<u8>, Vec<Vec<u8>>>);
+
+/// The text is not what `journalctl -o export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a journal export")]
+pub struct BadExport;
+
+/// The entries of `bytes`, in systemd's export format (JOURNAL_EXPORT_FORMATS.md, "Journal Export Format").
+///
+/// # Errors
+/// Once, at the first place that is not in that format; nothing follows it.
+pub fn exported(bytes: &[u8]) -> impl Iterator<Item = Result<Exported, BadExport>> + '_ {
+    let mut rest = Some(bytes);
+    std::iter::from_fn(move || {
+        let bytes = rest.take()?;
+        let bytes = &bytes[bytes.iter().position(|byte| *byte != b'\n')?..];
+        match one(bytes) {
+            Some((entry, after)) => {
+                rest = Some(after);
+                Some(Ok(entry))
+            }
+            None => Some(Err(BadExport)),
+        }
+    })
+}
+
+fn one(mut bytes: &[u8]) -> Option<(Exported, &[u8])> {
+    let mut entry = Exported::default();
+    loop {
+        let (line, after) = match bytes.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (&bytes[..end], &bytes[end + 1..]),
+            None if bytes.is_empty() => return Some((entry, bytes)),
+            None => return None,
+        };
+        if line.is_empty() {
+            return Some((entry, after));
+        }
+        let (name, value) = match line.iter().position(|byte| *byte == b'=') {
+            Some(equals) => {
+                bytes = after;
+                (&line[..equals], &line[equals + 1..])
+            }
+            None => {
+                let (length, data) = after.split_first_chunk::<8>()?;
+                let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+                let (value, end) = data.split_at_checked(length)?;
+                bytes = end.strip_prefix(b"\n")?;
+                (line, value)
+            }
+        };
+        entry.0.entry(name.to_vec()).or_default().push(value.to_vec());
+    }
+}
+
+impl Exported {
+    /// The values of `field`.
+    pub fn values(&self, field: Field) -> impl Iterator<Item = &[u8]> {
+        self.0.get(field.name().as_bytes()).into_iter().flatten().map(Vec::as_slice)
+    }
+
+    /// The one value of `field`, where it is text.
+    pub fn text(&self, field: Field) -> Option<&str> {
+        let mut values = self.values(field);
+        let value = values.next()?;
+        if values.next().is_some() { None } else { std::str::from_utf8(value).ok() }
+    }
+
+    /// The number of the entry.
+    pub fn sequence(&self) -> Option<u64> {
+        self.text(Field::Seq)?.parse().ok()
+    }
+
+    /// The hash of the entry as it was sent, which the next one carries: over the fields that pullgate
+    /// sends, not those that journald adds.
+    pub fn hash(&self) -> Digest {
+        let ours = [Field::Message, Field::MessageId, Field::Priority, Field::SyslogIdentifier];
+        let ours = |name: &[u8]| name.starts_with(b"PULLGATE_") || ours.iter().any(|f| f.name().as_bytes() == name);
+        let fields = self.0.iter().filter(|(name, _)| ours(name));
+        Digest::of(&encode(fields.flat_map(|(name, values)| values.iter().map(|v| (name.as_slice(), v.as_slice())))))
+    }
+}
+
+/// What a chain of entries shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Entries that were read.
+    pub entries: u64,
+    /// Where the chain does not hold, in order.
+    pub breaks: Vec<Break>,
+}
+
+/// A place where the chain does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// Entries between these two numbers are missing.
+    Missing {
+        /// The last one before.
+        after: u64,
+        /// The first one that is there again.
+        before: u64,
+    },
+    /// The daemon did not stop cleanly. Entries between these two numbers may never have existed, or be missing.
+    Unclean {
+        /// The last one before.
+        after: u64,
+        /// The first one of the new daemon.
+        before: u64,
+    },
+    /// This entry does not follow on the one before it: either was changed, or a number was used twice.
+    Changed {
+        /// Its number.
+        at: u64,
+    },
+    /// An entry without a number or hash, after the one with this number (0: at the beginning).
+    Unreadable {
+        /// The number before it.
+        after: u64,
+    },
+}
+
+/// Follows the chain through `entries`, in the order of the journal. What came before the first of
+/// them (journald removes old entries) cannot be told.
+pub fn verify_chain(entries: impl IntoIterator<Item = Exported>) -> Report {
+    let mut report = Report::default();
+    let mut last: Option<(u64, Digest)> = None;
+    for entry in entries {
+        report.entries += 1;
+        let (Some(sequence), Some(previous)) = (entry.sequence(), entry.text(Field::Previous)) else {
+            report.breaks.push(Break::Unreadable { after: last.map_or(0, |(sequence, _)| sequence) });
+            continue;
+        };
+        if let Some((after, hash)) = last {
+            let follows = previous == hash.to_string();
+            let place = match sequence.checked_sub(after) {
+                Some(1) if follows => None,
+                Some(1..) if previous == "unknown" => Some(Break::Unclean { after, before: sequence }),
+                Some(2..) => Some(Break::Missing { after, before: sequence }),
+                _ => Some(Break::Changed { at: sequence }),
+            };
+            report.breaks.extend(place);
+        }
+        last = Some((sequence, entry.hash()));
+    }
+    report
+}

@@ -1,0 +1,234 @@
+//! What an entry says.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    Field, Id,
+    entry::{clip, encode},
+};
+use crate::{
+    config::NodeMode,
+    image::{Digest, sanitize},
+    limits,
+    policy::decision::{Decision, Verdict, Violation},
+};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $id:literal $priority:literal,)*) => {
+        /// What kind of entry it is. Each has its text in `systemd/pullgate.catalog`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Every kind there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The `MESSAGE_ID`: 32 hexadecimal digits.
+            pub fn message_id(self) -> &'static str {
+                match self { $(Self::$variant => $id,)* }
+            }
+
+            fn priority(self) -> &'static str {
+                match self { $(Self::$variant => $priority,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The image was admitted.
+    Allow = "84cfa2247fd04fec992f425e8f5f410d" "6",
+    /// The image was refused: the evidence or the policy says no.
+    Deny = "0b6399b47b0a48dba4435948f17941fc" "4",
+    /// The image was refused: pullgate could not look.
+    Inconclusive = "af3ea33091e349e3a20d58d5503b6b1a" "4",
+    /// The image was admitted although the verdict was not allow: the node or the rule only audits.
+    AuditOnly = "54181896cbf54b70b6accf7b50ad004e" "5",
+    /// The daemon started.
+    Started = "b3b4ebfe126f450fbe985004ebef4d28" "6",
+    /// The daemon stopped as it was told to.
+    Stopped = "fbddd9a797ec49f8940d81ba98533059" "6",
+    /// A policy came into force.
+    PolicyActivated = "cd43cff6853e4e76b9a6f97c23ec5727" "5",
+    /// A policy or configuration cannot be used.
+    PolicyRejected = "ba4c2e67a5bb4190800662134a5c7d5b" "3",
+}
+
+/// What the gate knows about a request beside the decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The gate: `unpack`, …
+    pub gate: &'static str,
+    /// The node's mode.
+    pub mode: NodeMode,
+    /// Whether the answer follows the verdict. Only a verdict that is not allow can lack it.
+    pub enforced: bool,
+    /// The name asked for; without it the one that the decision found the rule under.
+    pub image: Option<&'a str>,
+    /// The digest asked about; without it the decision's.
+    pub digest: Option<&'a Digest>,
+    /// The layer about to be unpacked.
+    pub layer: Option<&'a Digest>,
+    /// containerd's namespace, where it is known.
+    pub namespace: Option<&'a str>,
+    /// How long the decision took.
+    pub duration: Duration,
+}
+
+/// What an entry says, before it has its place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    kind: Kind,
+    fields: Vec<(Field, String)>,
+}
+
+impl Record {
+    /// The entry of one decision, which a person will find under `id`.
+    pub fn decision(id: &Id, decision: &Decision, facts: &Facts<'_>) -> Self {
+        let image = facts.image.or(decision.name.as_deref());
+        let digest = facts.digest.or(decision.digest.as_ref());
+        let (kind, message) = match decision.verdict {
+            Verdict::Allow => (Kind::Allow, admission(decision, image, digest)),
+            _ if !facts.enforced => {
+                (Kind::AuditOnly, format!("AUDIT would be refused: {}", decision.message(&id.to_string())))
+            }
+            Verdict::Deny => (Kind::Deny, decision.message(&id.to_string())),
+            Verdict::Inconclusive => (Kind::Inconclusive, decision.message(&id.to_string())),
+        };
+        let verdict = match decision.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+            Verdict::Inconclusive => "inconclusive",
+        };
+        let mut record = Self::new(kind, message);
+        record.set(Field::Verdict, verdict);
+        record.set_some(Field::Code, decision.code());
+        record.set_all(Field::Codes, decision.violations.iter().map(|violation| violation.code));
+        record.set(Field::Gate, facts.gate);
+        record.set(Field::Mode, facts.mode);
+        record.set(Field::Enforced, if facts.enforced { "yes" } else { "no" });
+        record.set_some(Field::Image, image);
+        record.set_some(Field::Digest, digest);
+        record.set_some(Field::Layer, facts.layer);
+        record.set_some(Field::Namespace, facts.namespace);
+        record.set_some(Field::Rule, decision.rule.as_ref());
+        record.set(Field::Revision, &decision.revision);
+        record.set_all(Field::Attestors, decision.attestors.iter());
+        record.set_all(Field::Reason, decision.violations.iter().map(reason));
+        record.set(Field::DurationUs, facts.duration.as_micros());
+        record
+    }
+
+    /// The daemon started, in `mode`.
+    pub fn started(mode: NodeMode) -> Self {
+        let message = format!("pullgate {} started, mode {mode}", env!("CARGO_PKG_VERSION"));
+        let mut record = Self::new(Kind::Started, message);
+        record.set(Field::Mode, mode);
+        record
+    }
+
+    /// The daemon stops as it was told to.
+    pub fn stopped() -> Self {
+        Self::new(Kind::Stopped, format!("pullgate {} stopped", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// The policy `revision` is in force, read from `source`.
+    pub fn policy_activated(revision: &str, source: &str, mode: NodeMode) -> Self {
+        let message = format!(
+            "policy {} of {} is in force, mode {mode}",
+            sanitize(revision, limits::AUDIT_WORD_CHARS),
+            sanitize(source, limits::AUDIT_WORD_CHARS),
+        );
+        let mut record = Self::new(Kind::PolicyActivated, message);
+        record.set(Field::Revision, revision);
+        record.set(Field::Mode, mode);
+        record
+    }
+
+    /// What is on disk cannot be used, because of `violation`; `revision` stays in force, or only the
+    /// boot list is admitted.
+    pub fn policy_rejected(violation: &Violation, revision: Option<&str>) -> Self {
+        let instead = match revision {
+            Some(revision) => format!("policy {} stays in force", sanitize(revision, limits::AUDIT_WORD_CHARS)),
+            None => "only the boot list is admitted".to_owned(),
+        };
+        let found = sanitize(&violation.found, limits::MESSAGE_CHARS);
+        let mut record = Self::new(Kind::PolicyRejected, format!("{} {found}; {instead}", violation.code));
+        record.set(Field::Code, violation.code);
+        record.set_some(Field::Revision, revision);
+        record.set(Field::Reason, reason(violation));
+        record
+    }
+
+    /// What kind of entry it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The values of `field`, in the order in which they were said.
+    pub fn values(&self, field: Field) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(move |(name, _)| *name == field).map(|(_, value)| value.as_str())
+    }
+
+    /// The bytes of the entry in its place: number `id`, after the entry whose hash is `previous`.
+    pub(super) fn seal(mut self, id: Id, previous: impl fmt::Display) -> Vec<u8> {
+        self.set(Field::Id, id);
+        self.set(Field::Seq, id.sequence());
+        self.set(Field::Previous, previous);
+        encode(self.fields.iter().map(|(field, value)| (field.name().as_bytes(), value.as_bytes())))
+    }
+
+    fn new(kind: Kind, message: String) -> Self {
+        let mut record = Self { kind, fields: Vec::with_capacity(24) };
+        record.set(Field::Message, message);
+        record.set(Field::MessageId, kind.message_id());
+        record.set(Field::Priority, kind.priority());
+        record.set(Field::SyslogIdentifier, "pullgate");
+        record
+    }
+
+    fn set(&mut self, field: Field, value: impl fmt::Display) {
+        self.fields.push((field, clip(value.to_string())));
+    }
+
+    fn set_some(&mut self, field: Field, value: Option<impl fmt::Display>) {
+        if let Some(value) = value {
+            self.set(field, value);
+        }
+    }
+
+    /// One field for each value, so that `journalctl FIELD=VALUE` finds every one of them.
+    fn set_all(&mut self, field: Field, values: impl ExactSizeIterator<Item = impl fmt::Display>) {
+        let more = values.len().saturating_sub(limits::AUDIT_VALUES);
+        for value in values.take(limits::AUDIT_VALUES) {
+            self.set(field, value);
+        }
+        if more > 0 {
+            self.set(field, format!("… {more} more"));
+        }
+    }
+}
+
+fn admission(decision: &Decision, image: Option<&str>, digest: Option<&Digest>) -> String {
+    let word = |text: &str| sanitize(text, limits::AUDIT_WORD_CHARS);
+    let rule = decision.rule.as_deref().map(|rule| format!(" rule \"{}\"", word(rule))).unwrap_or_default();
+    let subject = match (image, digest) {
+        (Some(image), Some(digest)) if !image.contains('@') => format!("{}@{digest}", word(image)),
+        (Some(image), _) => word(image),
+        (None, Some(digest)) => digest.to_string(),
+        (None, None) => "no name, no digest".to_owned(),
+    };
+    let vouched = match decision.attestors.as_slice() {
+        [] => String::new(),
+        attestors => format!(" by {}", sanitize(&attestors.join(", "), limits::MESSAGE_CHARS)),
+    };
+    format!("{}{rule}: {subject}{vouched}", Verdict::Allow.word())
+}
+
+fn reason(violation: &Violation) -> String {
+    let Violation { code, found, fix } = violation;
+    match fix.as_str() {
+        "" => format!("{code} {}: {found}", code.name()),
+        fix => format!("{code} {}: {found}; {fix}", code.name()),
+    }
+}
