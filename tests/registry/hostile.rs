@@ -1,0 +1,164 @@
+//! A registry on loopback that keeps the rules until a test tells it otherwise.
+//!
+//! Used by several test crates: `#[path = "registry/hostile.rs"] mod hostile;`. It ends with its value.
+
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
+#[path = "content.rs"]
+mod content;
+#[path = "wire.rs"]
+mod wire;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use pullgate::evidence::Place;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use content::{BUNDLE_TYPE, Content, EMPTY_CONFIG, INDEX, MANIFEST, SIMPLE_SIGNING};
+pub use wire::{Body, Reply, Request};
+
+/// The registry. Everything may be changed while it serves.
+pub struct HostileRegistry {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+type Behaviour = Arc<dyn Fn(&Request, Reply) -> Reply + Send + Sync>;
+
+#[derive(Default)]
+struct Shared {
+    content: Mutex<Content>,
+    behaviours: Mutex<Vec<(String, Behaviour)>>,
+    token: Mutex<Option<Token>>,
+    seen: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Token {
+    realm: String,
+    text: String,
+}
+
+impl HostileRegistry {
+    /// Starts to serve on a free port of 127.0.0.1.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let shared = Arc::new(Shared::default());
+        let server = tokio::spawn(serve(listener, shared.clone()));
+        Self { address, shared, server }
+    }
+
+    /// `127.0.0.1:<port>`.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The repository `path`, as a place that containerd itself fetched from.
+    pub fn place(&self, path: &str) -> Place {
+        Place { repository: format!("{}/{path}", self.host()).parse().expect("a repository"), proven: true }
+    }
+
+    /// What is stored: to be changed, at any time.
+    pub fn content(&self) -> std::sync::MutexGuard<'_, Content> {
+        self.shared.content.lock().expect("no test panics while it holds this")
+    }
+
+    /// From now on, the replies to requests whose path and query contain `part` are what `behaviour` makes of
+    /// the reply that would be right. The newest one that fits counts.
+    pub fn on(&self, part: &str, behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) {
+        self.shared.behaviours.lock().unwrap().insert(0, (part.to_owned(), Arc::new(behaviour)));
+    }
+
+    /// Like [`on`](Self::on), for the first `times` requests only.
+    pub fn first(&self, times: usize, part: &str, behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) {
+        let left = AtomicUsize::new(times);
+        self.on(part, move |request, right| {
+            let spent = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
+            if spent { right } else { behaviour(request, right) }
+        });
+    }
+
+    /// Asks for a bearer token from now on, to be had at `realm`; every hostile registry issues `text` at `/token`.
+    pub fn require_token(&self, realm: &str, text: &str) {
+        *self.shared.token.lock().unwrap() = Some(Token { realm: realm.to_owned(), text: text.to_owned() });
+    }
+
+    /// The requests so far, in the order of their arrival.
+    pub fn seen(&self) -> Vec<Request> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// Method and path of each request so far; digests are shortened to eight digits.
+    pub fn asked(&self) -> Vec<String> {
+        self.seen().iter().map(Request::short).collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.shared.seen.lock().unwrap().clear();
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for HostileRegistry {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    // The connections end with the server: a set aborts its tasks when it is dropped.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let shared = shared.clone();
+        connections.spawn(wire::serve(stream, move |request| shared.reply(request)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+impl Shared {
+    fn reply(&self, request: &Request) -> Reply {
+        self.seen.lock().unwrap().push(request.clone());
+        let right = self.right(request);
+        let fitting = {
+            let behaviours = self.behaviours.lock().unwrap();
+            behaviours.iter().find(|(part, _)| request.target.contains(part)).map(|(_, behaviour)| behaviour.clone())
+        };
+        match fitting {
+            Some(behaviour) => behaviour(request, right),
+            None => right,
+        }
+    }
+
+    fn right(&self, request: &Request) -> Reply {
+        let token = self.token.lock().unwrap().clone();
+        if request.path() == "/token" {
+            let text = token.map_or_else(|| "t".to_owned(), |token| token.text);
+            return Reply::json(200, &format!(r#"{{"token":"{text}","expires_in":300}}"#));
+        }
+        if let Some(token) = token
+            && request.header("authorization") != Some(&format!("Bearer {}", token.text))
+        {
+            let name = request.path().trim_start_matches("/v2/").split("/manifests/").next().unwrap_or_default();
+            let challenge =
+                format!(r#"Bearer realm="{}",service="hostile",scope="repository:{name}:pull""#, token.realm);
+            return Reply::json(401, r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#).with("WWW-Authenticate", &challenge);
+        }
+        self.content.lock().unwrap().reply(request)
+    }
+}
