@@ -100,9 +100,9 @@ impl Activation {
         let _one_at_a_time = self.loading.lock().await;
         let previous = self.current.borrow().clone();
         let (snapshot, outcome, seen) = self.read(previous.as_deref());
-        let news = previous.as_ref().is_none_or(|previous| {
-            previous.trouble != snapshot.trouble || outcome == Outcome::Activated
-        });
+        let news = previous
+            .as_ref()
+            .is_none_or(|previous| previous.trouble != snapshot.trouble || outcome == Outcome::Activated);
         let snapshot = Arc::new(snapshot);
         *self.lock_seen() = seen;
         self.current.send_replace(Some(snapshot.clone()));
@@ -133,7 +133,10 @@ impl Activation {
         let config = config.map(Arc::new).unwrap_or_else(|problems| {
             trouble = Some(Trouble { code: Code::ConfigInvalid, message: problems.first() });
             let kept = kept.as_ref().and_then(|kept| Config::parse(&self.paths.config, kept.config.as_ref()?).ok());
-            previous.map(|previous| previous.config.clone()).or(kept.map(Arc::new)).unwrap_or_else(|| closed_config(&self.paths.config).into())
+            previous
+                .map(|previous| previous.config.clone())
+                .or(kept.map(Arc::new))
+                .unwrap_or_else(|| closed_config(&self.paths.config).into())
         });
         let keys = RefCell::new(BTreeMap::new());
         let policy = seen.borrow_mut().read(&config.policy, limits::DOCUMENT_BYTES).and_then(|text| {

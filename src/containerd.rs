@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,7 @@ const LIST_BYTES: usize = 64 << 20;
 
 /// A connection to containerd that is made when it is needed, and again after containerd was restarted.
 pub struct Containerd {
-    socket: PathBuf,
+    socket: Arc<Mutex<PathBuf>>,
     channel: Channel,
     plugins: Mutex<Option<(Instant, Plugins)>>,
 }
@@ -74,13 +74,19 @@ pub struct Blob {
 impl Containerd {
     /// containerd behind `socket`. Does not connect yet.
     pub fn new(socket: &Path) -> Self {
-        let path = socket.to_owned();
+        let socket = Arc::new(Mutex::new(socket.to_owned()));
+        let at = socket.clone();
         let connect = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
+            let path = lock(&at).clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect);
-        Self { socket: socket.to_owned(), channel, plugins: Mutex::new(None) }
+        Self { socket, channel, plugins: Mutex::new(None) }
+    }
+
+    /// From the next connection on, containerd is behind `socket`.
+    pub fn locate(&self, socket: &Path) {
+        socket.clone_into(&mut lock(&self.socket));
     }
 
     /// The process that listens on containerd's socket now: containerd itself.
@@ -88,7 +94,8 @@ impl Containerd {
     /// # Errors
     /// When nobody listens.
     pub async fn process(&self) -> std::io::Result<Option<i32>> {
-        Ok(tokio::net::UnixStream::connect(&self.socket).await?.peer_cred()?.pid())
+        let socket = lock(&self.socket).clone();
+        Ok(tokio::net::UnixStream::connect(socket).await?.peer_cred()?.pid())
     }
 
     /// containerd's version.

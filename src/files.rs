@@ -54,10 +54,11 @@ pub(crate) fn in_directory(directory: &Path, extension: &str) -> Vec<PathBuf> {
 /// When the disk is full or read-only; the old content is then untouched.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
     if let Err(error) = written.and_then(|()| fs::rename(&fresh, path)) {
         let _ = fs::remove_file(&fresh);
         return Err(error);

@@ -1,1 +1,7 @@
-fn main() {}
+//! pullgate, the daemon and the tool.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pullgate::cli::run()
+}

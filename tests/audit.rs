@@ -21,6 +21,7 @@ use pullgate::{
         AuditError, Facts, Field, Id, Journal, Kind, Record,
         chain::{BadExport, Break, Exported, Report, exported, verify_chain},
     },
+    config::NodeMode,
     image::Digest,
     limits,
     policy::decision::{Code, Decision, Verdict, Violation},
@@ -220,7 +221,7 @@ fn a_refusal_says_the_line_that_the_person_saw() {
     let id = Id::new(1234);
     let record = Record::decision(&id, &decision, &facts(true));
     assert_eq!(record.kind(), Kind::Deny);
-    assert_eq!(only(&record, Field::Message), decision.message("16J"));
+    assert_eq!(only(&record, Field::Message), decision.message(Some("16J")));
     assert_eq!(only(&record, Field::Code), "PG102");
     assert_eq!(record.values(Field::Codes).collect::<Vec<_>>(), ["PG102", "PG103"]);
     assert_eq!(

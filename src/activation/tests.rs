@@ -1,7 +1,14 @@
-use std::{fs, os::unix::fs::PermissionsExt, sync::atomic::{AtomicU32, Ordering}};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use super::*;
-use crate::{image::Digest, trust::testing::{key, pem}};
+use crate::{
+    image::Digest,
+    trust::testing::{key, pem},
+};
 
 struct Node {
     folder: tempfile::TempDir,

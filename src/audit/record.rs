@@ -90,10 +90,10 @@ impl Record {
         let (kind, message) = match decision.verdict {
             Verdict::Allow => (Kind::Allow, admission(decision, image, digest)),
             _ if !facts.enforced => {
-                (Kind::AuditOnly, format!("AUDIT would be refused: {}", decision.message(&id.to_string())))
+                (Kind::AuditOnly, format!("AUDIT would be refused: {}", decision.message(Some(&id.to_string()))))
             }
-            Verdict::Deny => (Kind::Deny, decision.message(&id.to_string())),
-            Verdict::Inconclusive => (Kind::Inconclusive, decision.message(&id.to_string())),
+            Verdict::Deny => (Kind::Deny, decision.message(Some(&id.to_string()))),
+            Verdict::Inconclusive => (Kind::Inconclusive, decision.message(Some(&id.to_string()))),
         };
         let verdict = match decision.verdict {
             Verdict::Allow => "allow",

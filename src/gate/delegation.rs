@@ -67,7 +67,10 @@ fn subject(apply: &ApplyRequest) -> Digest {
     let bound = ApplyRequest { diff: apply.diff.clone(), mounts: apply.mounts.clone(), ..ApplyRequest::default() };
     let mut annotations: Vec<_> = apply.diff.iter().flat_map(|diff| &diff.annotations).collect();
     annotations.sort();
-    let bound = ApplyRequest { diff: bound.diff.map(|diff| containerd_client::types::Descriptor { annotations: HashMap::new(), ..diff }), ..bound };
+    let bound = ApplyRequest {
+        diff: bound.diff.map(|diff| containerd_client::types::Descriptor { annotations: HashMap::new(), ..diff }),
+        ..bound
+    };
     Digest::of(&[bound.encode_to_vec(), format!("{annotations:?}").into_bytes()].concat())
 }
 
@@ -79,7 +82,11 @@ mod tests {
 
     fn apply(layer: &str, source: &str) -> ApplyRequest {
         ApplyRequest {
-            diff: Some(Descriptor { digest: layer.into(), annotations: [("b".into(), "1".into()), ("a".into(), "2".into())].into(), ..Descriptor::default() }),
+            diff: Some(Descriptor {
+                digest: layer.into(),
+                annotations: [("b".into(), "1".into()), ("a".into(), "2".into())].into(),
+                ..Descriptor::default()
+            }),
             mounts: vec![Mount { source: source.into(), ..Mount::default() }],
             ..ApplyRequest::default()
         }

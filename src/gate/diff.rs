@@ -81,7 +81,13 @@ impl service::diff_server::Diff for DiffGate {
         if Delegations::is_marked(&apply) {
             return match self.socket == Socket::Diff && self.delegations.take(&apply) {
                 true => Err(admit()),
-                false => Err(self.refuse(Code::DelegationLoop, "a delegated call came back where it was not sent", "take `pullgate-transfer` out of the diff service's list").await),
+                false => Err(self
+                    .refuse(
+                        Code::DelegationLoop,
+                        "a delegated call came back where it was not sent",
+                        "take `pullgate-transfer` out of the diff service's list",
+                    )
+                    .await),
             };
         }
         let namespace = self.unpack.answer(&apply, namespace.as_deref()).await?;
@@ -104,6 +110,8 @@ fn admit() -> Status {
 
 impl DiffGate {
     async fn check_peer(&self, request: &Request<ApplyRequest>) -> Result<(), Status> {
+        // Where containerd is stands in the configuration, which may still be on its way in.
+        self.unpack.ready().await;
         let Some(peer) = request.extensions().get::<Arc<Peer>>() else {
             return Err(self.refuse(Code::UntrustedPeer, "the caller is unknown", "").await);
         };
@@ -111,7 +119,9 @@ impl DiffGate {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let found = format!("the caller ({peer}) is not the containerd that pullgate is configured with");
-                Err(self.refuse(Code::UntrustedPeer, &found, "compare `address` in config.toml with containerd's").await)
+                Err(self
+                    .refuse(Code::UntrustedPeer, &found, "compare `address` in config.toml with containerd's")
+                    .await)
             }
             Err(error) => {
                 let found = format!("containerd's socket could not be reached: {error}");
@@ -125,12 +135,19 @@ impl DiffGate {
         self.unpack.refuse(Violation { code, found: found.to_owned(), fix: fix.to_owned() }).await
     }
 
-    async fn delegate(&self, mut apply: ApplyRequest, namespace: &str, lease: Option<&str>) -> Result<Response<ApplyResponse>, Status> {
+    async fn delegate(
+        &self,
+        mut apply: ApplyRequest,
+        namespace: &str,
+        lease: Option<&str>,
+    ) -> Result<Response<ApplyResponse>, Status> {
         let _delegation = self.delegations.mark(&mut apply).map_err(Status::unavailable)?;
         let answer = self.unpack.containerd().apply(apply, namespace, lease).await;
         // A differ's `Unimplemented` would mean "admitted" to whoever reads this one's answers.
         answer.map(Response::new).map_err(|status| match status.code() {
-            tonic::Code::Unimplemented => Status::internal(format!("containerd has no differ for this layer: {}", status.message())),
+            tonic::Code::Unimplemented => {
+                Status::internal(format!("containerd has no differ for this layer: {}", status.message()))
+            }
             _ => Status::new(status.code(), status.message()),
         })
     }

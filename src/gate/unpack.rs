@@ -116,6 +116,16 @@ impl Unpack {
         &self.containerd
     }
 
+    /// Waits until there is something to decide by.
+    pub(super) async fn ready(&self) {
+        self.activation.current().await;
+    }
+
+    /// Decisions that still hold.
+    pub fn remembered(&self) -> u64 {
+        self.admission.remembered()
+    }
+
     /// What was answered since the start.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -143,7 +153,7 @@ impl Unpack {
         let snapshot = self.activation.current().await;
         let judged = Judged::refused(violation, None);
         let (_, id) = self.record(&snapshot, &judged, None, true, Instant::now()).await;
-        status(&judged.decision, &id)
+        status(&judged.decision, id.as_deref())
     }
 
     async fn judge_and_record(
@@ -267,13 +277,13 @@ impl Unpack {
         let admitted = judged.decision.verdict == Verdict::Allow || audits;
         let (written, id) = self.record(snapshot, &judged, layer, !admitted, started).await;
         if !admitted {
-            return Err(status(&judged.decision, &id));
+            return Err(status(&judged.decision, id.as_deref()));
         }
         let excused = snapshot.config.mode == NodeMode::Audit || snapshot.config.insecure_continue_without_audit;
         if let Err(violation) = written
             && !excused
         {
-            return Err(status(&refuse(judged.decision, violation), &id));
+            return Err(status(&refuse(judged.decision, violation), id.as_deref()));
         }
         let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
         for (layer, chain) in judged.layers {
@@ -290,7 +300,7 @@ impl Unpack {
         layer: Option<&Digest>,
         refused: bool,
         started: Instant,
-    ) -> (Result<(), Violation>, String) {
+    ) -> (Result<(), Violation>, Option<String>) {
         let counter = match (judged.decision.verdict, refused) {
             (Verdict::Allow, _) => &self.counts.allowed,
             (_, false) => &self.counts.audit_only,
@@ -309,10 +319,10 @@ impl Unpack {
             duration: started.elapsed(),
         };
         match self.journal.write(|id| Record::decision(id, &judged.decision, &facts)).await {
-            Ok(id) => (Ok(()), id.to_string()),
+            Ok(id) => (Ok(()), Some(id.to_string())),
             Err(error) => {
                 tracing::error!("an audit entry was not written: {error}");
-                (Err(error.violation()), "-".to_owned())
+                (Err(error.violation()), None)
             }
         }
     }
@@ -327,7 +337,7 @@ fn refuse(decision: Decision, violation: Violation) -> Decision {
     Decision { verdict: violation.code.verdict(), violations: vec![violation], audit_only: false, ..decision }
 }
 
-fn status(decision: &Decision, id: &str) -> Status {
+fn status(decision: &Decision, id: Option<&str>) -> Status {
     match decision.verdict {
         Verdict::Inconclusive => Status::unavailable(decision.message(id)),
         Verdict::Deny | Verdict::Allow => Status::permission_denied(decision.message(id)),

@@ -67,6 +67,8 @@ codes! {
     OtherPurpose = 104 "other-purpose",
     /// No manifest in the content store has this layer at the place where it is being unpacked.
     NoImageForLayer = 106 "no-image-for-layer",
+    /// The registry does not have the image.
+    NoSuchImage = 105 "no-such-image",
     /// The manifest, index or configuration is not what containerd and pullgate would read alike.
     MalformedImage = 107 "malformed-image",
     /// The bytes in the content store do not have the digest that they are stored under.
@@ -178,8 +180,8 @@ impl Decision {
     }
 
     /// The one line that a person sees, at most [`limits::MESSAGE_CHARS`] characters:
-    /// verdict and code first, what was found, what to do, and under which `id` to ask for more.
-    pub fn message(&self, id: &str) -> String {
+    /// verdict and code first, what was found, what to do, and under which `id` the journal has more.
+    pub fn message(&self, id: Option<&str>) -> String {
         let Some(violation) = self.violations.first() else {
             return self.verdict.word().to_owned();
         };
@@ -188,7 +190,7 @@ impl Decision {
             Some(rule) => format!(" rule \"{}\":", sanitize(rule, 32)),
             None => ":".to_owned(),
         };
-        let tail = format!(" On node: journalctl PULLGATE_ID={id}");
+        let tail = id.map(|id| format!(" On node: journalctl PULLGATE_ID={id}")).unwrap_or_default();
         let fix = match violation.fix.as_str() {
             "" => String::new(),
             fix => format!(" Fix: {}.", sanitize(fix, 72)),
@@ -235,7 +237,7 @@ mod tests {
                 violations: vec![Violation { code: *code, found: long.clone(), fix: long.clone() }],
                 ..Decision::default()
             };
-            let message = decision.message("ZZZZZZZZZZZZZ");
+            let message = decision.message(Some("ZZZZZZZZZZZZZ"));
             assert!(message.chars().count() <= limits::MESSAGE_CHARS, "{message}");
             assert!(message.starts_with(&format!("DENY {code}")), "{message}");
             assert!(message.ends_with("journalctl PULLGATE_ID=ZZZZZZZZZZZZZ"), "{message}");

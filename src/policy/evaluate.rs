@@ -131,7 +131,7 @@ impl Policy {
         if let Some(attestors) = self.satisfied(rule, subject, &findings.vouched) {
             return Decision { verdict: Verdict::Allow, attestors, ..decision };
         }
-        let mut violations: Vec<Violation> = findings.gaps.iter().map(gap).collect();
+        let mut violations: Vec<Violation> = findings.gaps.iter().map(gap_violation).collect();
         violations.push(self.shortfall(rule, subject, findings));
         let verdict = violations.first().map_or(Verdict::Deny, |violation| violation.code.verdict());
         let valid_until = match verdict {
@@ -224,7 +224,8 @@ fn short(digest: &Digest) -> String {
     format!("sha256:{}…", &digest.hex()[..12])
 }
 
-fn gap(gap: &Gap) -> Violation {
+/// The violation that `gap` is.
+pub fn gap_violation(gap: &Gap) -> Violation {
     let (code, fix) = match &gap.cause {
         Cause::Unauthorized => {
             (Code::RegistryUnauthorized, "give the node read access, or put signatures where it has")

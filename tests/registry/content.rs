@@ -84,8 +84,7 @@ impl Content {
                 layer
             })
             .collect();
-        let manifest =
-            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": self.descriptor(EMPTY_CONFIG, b"{}"), "layers": layers });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": self.descriptor(EMPTY_CONFIG, b"{}"), "layers": layers });
         let digest = self.manifest(repository, MANIFEST, manifest.to_string());
         self.tag(repository, tag, digest);
         digest

@@ -79,7 +79,12 @@ impl HostileRegistry {
     }
 
     /// Like [`on`](Self::on), for the first `times` requests only.
-    pub fn first(&self, times: usize, part: &str, behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) {
+    pub fn first(
+        &self,
+        times: usize,
+        part: &str,
+        behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
+    ) {
         let left = AtomicUsize::new(times);
         self.on(part, move |request, right| {
             let spent = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();

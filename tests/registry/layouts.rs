@@ -4,7 +4,10 @@ use std::path::Path;
 
 use pullgate::evidence::Material;
 
-use super::{*, hostile::{EMPTY_CONFIG, INDEX, Reply}};
+use super::{
+    hostile::{EMPTY_CONFIG, INDEX, Reply},
+    *,
+};
 
 #[tokio::test]
 async fn a_signature_tag_takes_two_requests() {
@@ -19,8 +22,7 @@ async fn a_signature_tag_takes_two_requests() {
     assert_eq!((payload.as_slice(), signature.as_str()), (b"payload".as_slice(), "c2ln"));
     assert_eq!(found.place, format!("{}/a/app@{manifest}", server.host()));
     let [hex, blob] = [&image.hex()[..8], &Digest::of(b"payload").hex()[..8]];
-    let expected =
-        [format!("GET /v2/a/app/manifests/sha256-{hex}.sig"), format!("GET /v2/a/app/blobs/sha256:{blob}")];
+    let expected = [format!("GET /v2/a/app/manifests/sha256-{hex}.sig"), format!("GET /v2/a/app/blobs/sha256:{blob}")];
     assert_eq!(server.asked(), expected);
     assert_eq!(registry.requests(), 2);
     println!("requests, .sig from a digest: {}", registry.requests());
@@ -206,9 +208,12 @@ async fn bogus_evidence_that_stalls_does_not_hide_another_layout() {
     let bogus: Vec<(&[u8], &str)> = payloads.iter().map(|payload| (payload.as_bytes(), "bogus")).collect();
     server.content().signatures("app", image, &bogus);
     let bundle = server.content().bundle("app", image, b"{bundle}");
-    server.on("/blobs/", |request, right| {
-        if request.target.ends_with(&Digest::of(b"{bundle}").hex()) { right } else { Reply::Silence }
-    });
+    server.on(
+        "/blobs/",
+        |request, right| {
+            if request.target.ends_with(&Digest::of(b"{bundle}").hex()) { right } else { Reply::Silence }
+        },
+    );
     let bounds = Bounds { patience: Duration::from_millis(1), ..Bounds::default() };
     let mut stream = client(bounds).evidence(server.place("app"), image, ALL);
     let found = stream.items.recv().await.unwrap().unwrap();

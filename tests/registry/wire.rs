@@ -131,7 +131,9 @@ impl Reply {
     /// The bytes of the body, where they are few and known.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Http { body: Body::Bytes(bytes) | Body::Chunked(bytes) | Body::Stated(_, bytes), .. } => bytes.clone(),
+            Self::Http { body: Body::Bytes(bytes) | Body::Chunked(bytes) | Body::Stated(_, bytes), .. } => {
+                bytes.clone()
+            }
             _ => Vec::new(),
         }
     }

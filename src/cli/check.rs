@@ -1,0 +1,177 @@
+//! `pullgate check`.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{Output, complain, exit_code, paths};
+use crate::{
+    activation::{Activation, Outcome},
+    admission::Admission,
+    config::NodeMode,
+    evidence::Place,
+    image::{Digest, Document, NodePlatform, Reference, media_type, sanitize},
+    policy::{
+        decision::{Code, Decision, Verdict, Violation},
+        evaluate::{Origin, Subject, gap_violation},
+    },
+    snapshot::Snapshot,
+};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The image: a name with a tag, a digest or both.
+    reference: String,
+    /// How to say it.
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+    /// Also say how many requests it took, and how long.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// What was decided about an image, and about the children that had to be asked.
+struct Checked {
+    digest: Option<Digest>,
+    decision: Decision,
+    children: Vec<(Digest, Decision)>,
+}
+
+pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
+    let reference: Reference = match arguments.reference.parse() {
+        Ok(reference) => reference,
+        Err(error) => return complain(format!("{}: {error}", sanitize(&arguments.reference, 200))),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(error),
+    };
+    let started = Instant::now();
+    runtime.block_on(async {
+        let activation = Activation::new(paths(config, None), |_, _| ());
+        let (snapshot, outcome) = activation.load().await;
+        if let Outcome::Rejected(trouble) = outcome {
+            return complain(format!("{} {}", trouble.code, trouble.message));
+        }
+        let checked = check(&snapshot, &reference).await;
+        let verdict = checked.decision.verdict;
+        match arguments.output {
+            Output::Json => print_json(&reference, &snapshot, &checked),
+            Output::Text => print(&reference, &snapshot, &checked),
+        }
+        if arguments.verbose {
+            let requests = snapshot.registry.requests();
+            eprintln!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
+        }
+        exit_code(verdict)
+    })
+}
+
+async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
+    let place = Place { repository: reference.repository.clone(), proven: true };
+    let unknown = |decision| Checked { digest: None, decision, children: Vec::new() };
+    let (digest, media_type) = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => (*digest, None),
+        (None, tag) => match snapshot.registry.resolve(&place, tag.as_deref().unwrap_or("latest")).await {
+            Ok(Some(resolved)) => (resolved.digest, Some(resolved.media_type)),
+            Ok(None) => return unknown(Decision::refused(not_there(reference))),
+            Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
+        },
+    };
+    let admission = Arc::new(Admission::default());
+    let subject = |digest| Subject { digest, name: Some(reference.repository.clone()), origin: Origin::Fetched };
+    let decision = admission.decide(snapshot, vec![subject(digest)]).await;
+    let may_be_index = media_type.as_deref().is_none_or(media_type::is_index);
+    if decision.verdict == Verdict::Allow || !may_be_index {
+        return Checked { digest: Some(digest), decision, children: Vec::new() };
+    }
+    // An index that nobody signed is admitted if every child is that this node could choose.
+    let index = match snapshot.registry.manifest(&place, &digest).await {
+        Ok(Some((bytes, media_type))) => Document::parse(&bytes, &media_type),
+        Ok(None) => {
+            return Checked { decision: Decision::refused(not_there(reference)), digest: None, children: Vec::new() };
+        }
+        Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
+    };
+    let index = match index {
+        Ok(Document::Index(index)) => index,
+        Ok(Document::Manifest(_)) => return Checked { digest: Some(digest), decision, children: Vec::new() },
+        Err(error) => {
+            let fix = "build the image again with a current tool".to_owned();
+            let malformed = Violation { code: Code::MalformedImage, found: error.to_string(), fix };
+            return Checked { digest: Some(digest), decision: Decision::refused(malformed), children: Vec::new() };
+        }
+    };
+    let mut children = Vec::new();
+    for child in NodePlatform::here().choices(&index) {
+        let digest = child.descriptor.digest;
+        children.push((digest, admission.decide(snapshot, vec![subject(digest)]).await));
+    }
+    let decision = match children.iter().find(|(_, child)| child.verdict != Verdict::Allow) {
+        None => children.first().map_or(decision, |(_, child)| child.clone()),
+        Some(_) => decision,
+    };
+    Checked { digest: Some(digest), decision, children }
+}
+
+fn not_there(reference: &Reference) -> Violation {
+    Violation {
+        code: Code::NoSuchImage,
+        found: format!("{reference} is not in the registry"),
+        fix: "push it".to_owned(),
+    }
+}
+
+fn print(reference: &Reference, snapshot: &Snapshot, checked: &Checked) {
+    let decision = &checked.decision;
+    match decision.verdict {
+        Verdict::Allow => println!("ALLOW {reference}"),
+        _ => println!("{}", decision.message(None)),
+    }
+    let row = |name: &str, value: String| println!("  {name:<10}{value}");
+    if let Some(digest) = checked.digest {
+        row("digest", digest.to_string());
+    }
+    if let Some(rule) = &decision.rule {
+        row("rule", format!("{rule} of policy {} ({})", snapshot.revision(), snapshot.config.policy.display()));
+    }
+    if !decision.attestors.is_empty() {
+        row("attested", decision.attestors.join(", "));
+    }
+    for violation in &decision.violations {
+        row(&violation.code.to_string(), format!("{}: {}", violation.code.name(), sanitize(&violation.found, 400)));
+        if !violation.fix.is_empty() {
+            row("", format!("fix: {}", sanitize(&violation.fix, 400)));
+        }
+    }
+    for (digest, child) in &checked.children {
+        let why = child.violations.first().map(|violation| format!("{} {}", violation.code, violation.code.name()));
+        row(
+            "child",
+            format!("{digest} {} {}", child.verdict.word(), why.unwrap_or_else(|| child.attestors.join(", "))),
+        );
+    }
+    if decision.verdict != Verdict::Allow && (decision.audit_only || snapshot.config.mode == NodeMode::Audit) {
+        row("mode", "audit: it would be admitted, and recorded".to_owned());
+    }
+}
+
+fn print_json(reference: &Reference, snapshot: &Snapshot, checked: &Checked) {
+    let children: Vec<_> =
+        checked.children.iter().map(|(digest, decision)| json!({ "digest": digest, "decision": decision })).collect();
+    println!(
+        "{}",
+        json!({
+            "image": reference.to_string(),
+            "digest": checked.digest,
+            "mode": snapshot.config.mode.to_string(),
+            "decision": checked.decision,
+            "children": children,
+        })
+    );
+}

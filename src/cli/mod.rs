@@ -1,0 +1,78 @@
+//! The command line.
+
+mod check;
+mod daemon;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{activation::Paths, policy::decision::Verdict};
+
+/// Decides which images may come onto this node.
+#[derive(Parser)]
+#[command(name = "pullgate", version, about, max_term_width = 100)]
+struct Arguments {
+    /// The node's configuration.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/pullgate/config.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon: systemd does this.
+    Daemon(daemon::Arguments),
+    /// Decide about an image as the gates would, from the files of this node.
+    Check(check::Arguments),
+    /// Show what the daemon does.
+    Status(status::Arguments),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For a person.
+    #[default]
+    Text,
+    /// For a program.
+    Json,
+}
+
+/// Wrong usage, or a configuration or policy that cannot be used.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// Runs the command line of this process.
+///
+/// The exit code is 0 for an allow or a success, 1 for a denial, 3 when it could not be told, and 2 for wrong usage or
+/// a configuration that cannot be used.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = &arguments.config;
+    match arguments.command {
+        Command::Daemon(arguments) => daemon::run(config, &arguments),
+        Command::Check(arguments) => check::run(config, &arguments),
+        Command::Status(arguments) => status::run(&arguments),
+    }
+}
+
+/// The files that go with the configuration `config`.
+fn paths(config: &std::path::Path, state: Option<PathBuf>) -> Paths {
+    let boot = config.parent().unwrap_or(std::path::Path::new("/")).join("boot.d");
+    Paths { config: config.to_owned(), boot, state }
+}
+
+fn exit_code(verdict: Verdict) -> ExitCode {
+    ExitCode::from(match verdict {
+        Verdict::Allow => 0,
+        Verdict::Deny => 1,
+        Verdict::Inconclusive => 3,
+    })
+}
+
+/// An error of usage or configuration, told on standard error.
+fn complain(message: impl std::fmt::Display) -> ExitCode {
+    eprintln!("pullgate: {message}");
+    ExitCode::from(BAD_CONFIGURATION)
+}

@@ -1,0 +1,112 @@
+//! `pullgate status`.
+
+use std::{io::Read, os::unix::net::UnixStream, path::PathBuf, process::ExitCode, time::Duration};
+
+use super::{Output, complain};
+use crate::{image::sanitize, status::Status, systemd};
+
+/// Time for the daemon to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a report.
+const REPORT_BYTES: u64 = 1 << 20;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// How to say it.
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+    /// The directory of the sockets.
+    #[arg(long, value_name = "DIR", default_value = systemd::DIRECTORY)]
+    runtime: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let socket = arguments.runtime.join("status.sock");
+    let ask = || {
+        let mut text = String::new();
+        let stream = UnixStream::connect(&socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.take(REPORT_BYTES).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = match ask() {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("pullgate: the daemon does not answer on {}: {error}", socket.display());
+            eprintln!("  run as root; look at `systemctl status pullgate.service pullgate-gates.socket`");
+            return ExitCode::from(3);
+        }
+    };
+    let status: Status = match serde_json::from_str(&text) {
+        Ok(status) => status,
+        Err(error) => return complain(format!("the daemon's report cannot be read: {error}")),
+    };
+    match arguments.output {
+        Output::Json => print!("{text}"),
+        Output::Text => print(&status),
+    }
+    match status.trouble.is_some() || status.containerd_version.is_err() {
+        true => ExitCode::from(1),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+fn print(status: &Status) {
+    let row = |name: &str, value: String| println!("{name:<12}{value}");
+    row("pullgate", format!("{}, up {}", status.version, duration(status.up_seconds)));
+    row(
+        "mode",
+        match status.mode.as_str() {
+            "audit" => "audit: what the policy refuses is recorded and admitted".to_owned(),
+            mode => mode.to_owned(),
+        },
+    );
+    row(
+        "policy",
+        match &status.revision {
+            Some(revision) => {
+                format!("{revision} of {}: {} rules, {} attestors", status.policy, status.rules, status.attestors)
+            }
+            None => format!("none; only the boot list is admitted ({})", status.policy),
+        },
+    );
+    if let Some(trouble) = &status.trouble {
+        row("TROUBLE", sanitize(trouble, 1000));
+    }
+    row("boot list", format!("{} digests", status.boot_list));
+    row(
+        "containerd",
+        match &status.containerd_version {
+            Ok(version) => format!("{} at {}", sanitize(version, 80), status.containerd),
+            Err(why) => format!("NOT REACHED at {}: {}", status.containerd, sanitize(why, 200)),
+        },
+    );
+    let unpack = &status.unpack;
+    row(
+        "unpack gate",
+        format!(
+            "{} allowed, {} denied, {} could not tell, {} admitted by audit; {} layers",
+            unpack.allowed, unpack.denied, unpack.inconclusive, unpack.audit_only, unpack.layers
+        ),
+    );
+    row(
+        "evidence",
+        format!("{} registry requests, {} decisions remembered", status.registry_requests, status.decisions),
+    );
+    row(
+        "audit",
+        format!(
+            "{} entries written, {} not; {} log lines dropped",
+            status.audit_written, status.audit_failed, status.log_dropped
+        ),
+    );
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

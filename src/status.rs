@@ -1,0 +1,155 @@
+//! What the daemon says about itself, on `status.sock`, for `pullgate status`.
+
+use std::{
+    os::unix::net::UnixListener,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use crate::{activation::Activation, audit::Journal, gate::Unpack, log::Log, snapshot::Snapshot};
+
+/// Time for containerd's version, and for a reader to take the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One report, the same for the tool and for `-o json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The version of the daemon.
+    pub version: String,
+    /// Seconds since it started.
+    pub up_seconds: u64,
+    /// Whether the node refuses: `enforce` or `audit`.
+    pub mode: String,
+    /// The policy document.
+    pub policy: String,
+    /// The revision in force; none means that the boot list alone is admitted.
+    pub revision: Option<String>,
+    /// Rules of the policy.
+    pub rules: usize,
+    /// Attestors of the policy.
+    pub attestors: usize,
+    /// Digests of the boot list.
+    pub boot_list: usize,
+    /// What is wrong with the files on disk: code, file, line, and the mend.
+    pub trouble: Option<String>,
+    /// containerd's socket.
+    pub containerd: String,
+    /// containerd's version, or why it is not known.
+    pub containerd_version: Result<String, String>,
+    /// What the unpack gate answered since the start.
+    pub unpack: Answers,
+    /// Decisions that still hold.
+    pub decisions: u64,
+    /// Requests to registries.
+    pub registry_requests: u64,
+    /// Audit entries that journald accepted, and those that it did not.
+    pub audit_written: u64,
+    /// See [`Self::audit_written`].
+    pub audit_failed: u64,
+    /// Lines of the operational log that were dropped.
+    pub log_dropped: u64,
+}
+
+/// What a gate answered.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Answers {
+    /// Images admitted because the verdict was allow.
+    pub allowed: u64,
+    /// Images refused by policy or evidence.
+    pub denied: u64,
+    /// Images refused because pullgate could not look.
+    pub inconclusive: u64,
+    /// Images admitted though the verdict was not allow.
+    pub audit_only: u64,
+    /// Layers that passed.
+    pub layers: u64,
+}
+
+/// Where the daemon's report comes from.
+pub struct Report {
+    /// The snapshot in force.
+    pub activation: Arc<Activation>,
+    /// The unpack gate.
+    pub unpack: Arc<Unpack>,
+    /// The audit.
+    pub journal: Arc<Journal>,
+    /// The operational log.
+    pub log: Log,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+/// The line that `systemctl status` shows.
+pub fn line(snapshot: &Snapshot) -> String {
+    match (&snapshot.trouble, &snapshot.policy) {
+        (None, _) => format!("{}: policy {}", snapshot.config.mode, snapshot.revision()),
+        (Some(trouble), Some(policy)) => {
+            format!("{} {}; policy {} stays in force", trouble.code, trouble.message, policy.revision)
+        }
+        (Some(trouble), None) => format!("{} {}; only the boot list is admitted", trouble.code, trouble.message),
+    }
+}
+
+/// Tells whoever connects. Nothing is ever read from a connection.
+pub async fn serve(listener: UnixListener, report: Report) {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the status socket cannot be served: {error}"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((mut stream, _)) => {
+                let mut text = serde_json::to_vec_pretty(&report.now().await).unwrap_or_default();
+                text.push(b'\n');
+                // A reader that went away or does not read has itself to blame.
+                let _ = timeout(PATIENCE, stream.write_all(&text)).await;
+            }
+            Err(error) => {
+                tracing::warn!("a connection to the status socket failed: {error}");
+                tokio::time::sleep(PATIENCE).await;
+            }
+        }
+    }
+}
+
+impl Report {
+    async fn now(&self) -> Status {
+        let snapshot = self.activation.current().await;
+        let version = timeout(PATIENCE, self.unpack.containerd().version()).await;
+        let counts = self.unpack.counts();
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            up_seconds: self.started.elapsed().as_secs(),
+            mode: snapshot.config.mode.to_string(),
+            policy: snapshot.config.policy.display().to_string(),
+            revision: snapshot.policy.as_ref().map(|policy| policy.revision.clone()),
+            rules: snapshot.policy.as_ref().map_or(0, |policy| policy.rules.len()),
+            attestors: snapshot.policy.as_ref().map_or(0, |policy| policy.attestors.len()),
+            boot_list: snapshot.boot.len(),
+            trouble: snapshot.trouble.as_ref().map(|trouble| format!("{} {}", trouble.code, trouble.message)),
+            containerd: snapshot.config.containerd.display().to_string(),
+            containerd_version: match version {
+                Ok(answer) => answer.map_err(|status| status.message().to_owned()),
+                Err(_) => Err("it does not answer".to_owned()),
+            },
+            unpack: Answers {
+                allowed: read(&counts.allowed),
+                denied: read(&counts.denied),
+                inconclusive: read(&counts.inconclusive),
+                audit_only: read(&counts.audit_only),
+                layers: read(&counts.layers),
+            },
+            decisions: self.unpack.remembered(),
+            registry_requests: snapshot.registry.requests(),
+            audit_written: self.journal.written(),
+            audit_failed: self.journal.failed(),
+            log_dropped: self.log.dropped(),
+        }
+    }
+}
