@@ -125,7 +125,8 @@ impl Activation {
         };
         let mut fresh = LastGood { schema: LAST_GOOD_SCHEMA, ..LastGood::default() };
         let mut trouble = None;
-        let config = seen.borrow_mut().read(&self.paths.config, limits::DOCUMENT_BYTES).and_then(|text| {
+        let text = seen.borrow_mut().read(&self.paths.config);
+        let config = text.and_then(|text| {
             let config = Config::parse(&self.paths.config, &text);
             fresh.config = Some(text);
             config
@@ -139,7 +140,8 @@ impl Activation {
                 .unwrap_or_else(|| closed_config(&self.paths.config).into())
         });
         let keys = RefCell::new(BTreeMap::new());
-        let policy = seen.borrow_mut().read(&config.policy, limits::DOCUMENT_BYTES).and_then(|text| {
+        let text = seen.borrow_mut().read(&config.policy);
+        let policy = text.and_then(|text| {
             let read_key = |name: &str| {
                 let path = beside(&config.policy, name);
                 seen.borrow_mut().note(&path);
@@ -220,9 +222,10 @@ impl Seen {
         self.0.insert(path.to_owned(), files::fingerprint(path));
     }
 
-    fn read(&mut self, path: &Path, limit: u64) -> Result<String, Problems> {
+    fn read(&mut self, path: &Path) -> Result<String, Problems> {
         self.note(path);
-        files::read_trusted(path, limit).map_err(|why| Problems::whole(&path.display().to_string(), why))
+        files::read_trusted(path, limits::DOCUMENT_BYTES)
+            .map_err(|why| Problems::whole(&path.display().to_string(), why))
     }
 }
 
