@@ -37,6 +37,9 @@ pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(8);
 pub const LAYOUT_HEDGE: Duration = Duration::from_millis(40);
 /// Pause before the next layout is asked while the preferred one has evidence and still delivers it.
 pub const LAYOUT_PATIENCE: Duration = Duration::from_millis(250);
+/// Pause before the next layout is asked when the one before has delivered all it has: time to verify
+/// that, and to end the search if it suffices.
+pub const LAYOUT_GRACE: Duration = Duration::from_millis(5);
 /// Longest `Retry-After` of a registry that is waited for.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Pause before a registry that failed is asked again.

@@ -1,5 +1,7 @@
 //! The registry client against a registry that lies, stalls, floods and points elsewhere.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 #[path = "registry/addresses.rs"]
 mod addresses;
 #[path = "registry/bounds.rs"]

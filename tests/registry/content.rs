@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::wire::{Reply, Request};
 
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
-pub const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
-pub const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(crate) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+pub(crate) const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+pub(crate) const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 
 /// Manifests, tags and blobs.
 #[derive(Default)]
-pub struct Content {
+pub(crate) struct Content {
     /// Whether there is a referrers API.
-    pub referrers_api: bool,
+    pub(crate) referrers_api: bool,
     blobs: HashMap<Digest, Vec<u8>>,
     /// In the order in which they came: that of the lists of referrers.
     manifests: Vec<Stored>,
@@ -35,7 +35,7 @@ struct Stored {
 
 impl Content {
     /// Stores a blob.
-    pub fn blob(&mut self, bytes: impl Into<Vec<u8>>) -> Digest {
+    pub(crate) fn blob(&mut self, bytes: impl Into<Vec<u8>>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         self.blobs.insert(digest, bytes);
@@ -43,7 +43,7 @@ impl Content {
     }
 
     /// Stores a manifest or index.
-    pub fn manifest(&mut self, repository: &str, media_type: &str, bytes: impl Into<Vec<u8>>) -> Digest {
+    pub(crate) fn manifest(&mut self, repository: &str, media_type: &str, bytes: impl Into<Vec<u8>>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -56,12 +56,12 @@ impl Content {
     }
 
     /// Makes `tag` stand for `digest`.
-    pub fn tag(&mut self, repository: &str, tag: &str, digest: Digest) {
+    pub(crate) fn tag(&mut self, repository: &str, tag: &str, digest: Digest) {
         self.tags.insert((repository.to_owned(), tag.to_owned()), digest);
     }
 
     /// Stores an image without layers under `tag`; images of different `name` differ.
-    pub fn image(&mut self, repository: &str, tag: &str, name: &str) -> Digest {
+    pub(crate) fn image(&mut self, repository: &str, tag: &str, name: &str) -> Digest {
         let config = format!(r#"{{"name":"{name}"}}"#);
         let descriptor = json!({
             "mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(config.clone()), "size": config.len(),
@@ -73,7 +73,7 @@ impl Content {
     }
 
     /// Stores `layers` (media type, bytes, signature annotation) as one manifest under `tag`.
-    pub fn artifact(&mut self, repository: &str, tag: &str, layers: &[(&str, &[u8], Option<&str>)]) -> Digest {
+    pub(crate) fn artifact(&mut self, repository: &str, tag: &str, layers: &[(&str, &[u8], Option<&str>)]) -> Digest {
         let layers: Vec<Value> = layers
             .iter()
             .map(|(media_type, bytes, signature)| {
@@ -91,25 +91,25 @@ impl Content {
     }
 
     /// Stores signatures (payload, signature) of `image` under its `.sig` tag.
-    pub fn signatures(&mut self, repository: &str, image: Digest, signatures: &[(&[u8], &str)]) -> Digest {
+    pub(crate) fn signatures(&mut self, repository: &str, image: Digest, signatures: &[(&[u8], &str)]) -> Digest {
         let layers: Vec<_> =
             signatures.iter().map(|(payload, signature)| (SIMPLE_SIGNING, *payload, Some(*signature))).collect();
         self.artifact(repository, &format!("sha256-{}.sig", image.hex()), &layers)
     }
 
     /// Stores attestations of `image` under its `.att` tag.
-    pub fn attestations(&mut self, repository: &str, image: Digest, envelopes: &[&[u8]]) -> Digest {
+    pub(crate) fn attestations(&mut self, repository: &str, image: Digest, envelopes: &[&[u8]]) -> Digest {
         let layers: Vec<_> = envelopes.iter().map(|envelope| (ENVELOPE, *envelope, Some(""))).collect();
         self.artifact(repository, &format!("sha256-{}.att", image.hex()), &layers)
     }
 
     /// Stores a bundle as a referrer of `image`, as cosign 3.1 does.
-    pub fn bundle(&mut self, repository: &str, image: Digest, bundle: &[u8]) -> Digest {
+    pub(crate) fn bundle(&mut self, repository: &str, image: Digest, bundle: &[u8]) -> Digest {
         self.referrer(repository, image, BUNDLE_TYPE, bundle)
     }
 
     /// Stores a referrer of `image` with one layer, and the artifact type of that.
-    pub fn referrer(&mut self, repository: &str, image: Digest, media_type: &str, layer: &[u8]) -> Digest {
+    pub(crate) fn referrer(&mut self, repository: &str, image: Digest, media_type: &str, layer: &[u8]) -> Digest {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": media_type,
             "config": self.descriptor(EMPTY_CONFIG, b"{}"), "layers": [self.descriptor(media_type, layer)],
@@ -120,7 +120,7 @@ impl Content {
 
     /// Writes the referrers of `image` under the fallback tag, as cosign 3.1 does: with the type of the
     /// configuration in place of the artifact's.
-    pub fn fallback_tag(&mut self, repository: &str, image: Digest) -> Digest {
+    pub(crate) fn fallback_tag(&mut self, repository: &str, image: Digest) -> Digest {
         let list = self.referrers(repository, image, |_| json!(EMPTY_CONFIG));
         let digest = self.manifest(repository, INDEX, list);
         self.tag(repository, &format!("sha256-{}", image.hex()), digest);
@@ -129,7 +129,7 @@ impl Content {
 
     /// Takes in an OCI image layout: each manifest of its `index.json` under the tag in its annotation
     /// `org.opencontainers.image.ref.name`, and all blobs.
-    pub fn load_layout(&mut self, layout: &Path, repository: &str) {
+    pub(crate) fn load_layout(&mut self, layout: &Path, repository: &str) {
         let index = std::fs::read(layout.join("index.json")).expect("the layout has an index");
         let index: Value = serde_json::from_slice(&index).expect("the index is JSON");
         for blob in std::fs::read_dir(layout.join("blobs/sha256")).expect("the layout has blobs") {
@@ -152,7 +152,7 @@ impl Content {
     }
 
     /// The list of referrers of `image`; `artifact_type` says what is told of the manifest with that type.
-    pub fn referrers(&self, repository: &str, image: Digest, artifact_type: impl Fn(&str) -> Value) -> String {
+    pub(crate) fn referrers(&self, repository: &str, image: Digest, artifact_type: impl Fn(&str) -> Value) -> String {
         let list: Vec<Value> = self
             .manifests
             .iter()
@@ -174,7 +174,7 @@ impl Content {
     }
 
     /// The right answer to `request`.
-    pub fn reply(&self, request: &Request) -> Reply {
+    pub(crate) fn reply(&self, request: &Request) -> Reply {
         let not_found = Reply::json(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#);
         let Some(path) = request.path().strip_prefix("/v2/") else { return not_found };
         let mut parts = path.rsplitn(3, '/');

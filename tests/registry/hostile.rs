@@ -3,6 +3,7 @@
 //! Used by several test crates: `#[path = "registry/hostile.rs"] mod hostile;`. It ends with its value.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 #[path = "content.rs"]
 mod content;
@@ -20,11 +21,11 @@ use std::{
 use pullgate::evidence::Place;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use content::{BUNDLE_TYPE, Content, EMPTY_CONFIG, INDEX, MANIFEST, SIMPLE_SIGNING};
-pub use wire::{Body, Reply, Request};
+pub(crate) use content::{Content, EMPTY_CONFIG, INDEX, MANIFEST, SIMPLE_SIGNING};
+pub(crate) use wire::{Body, Reply, Request};
 
 /// The registry. Everything may be changed while it serves.
-pub struct HostileRegistry {
+pub(crate) struct HostileRegistry {
     address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
@@ -49,7 +50,7 @@ struct Token {
 
 impl HostileRegistry {
     /// Starts to serve on a free port of 127.0.0.1.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
@@ -58,28 +59,28 @@ impl HostileRegistry {
     }
 
     /// `127.0.0.1:<port>`.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 
     /// The repository `path`, as a place that containerd itself fetched from.
-    pub fn place(&self, path: &str) -> Place {
+    pub(crate) fn place(&self, path: &str) -> Place {
         Place { repository: format!("{}/{path}", self.host()).parse().expect("a repository"), proven: true }
     }
 
     /// What is stored: to be changed, at any time.
-    pub fn content(&self) -> std::sync::MutexGuard<'_, Content> {
+    pub(crate) fn content(&self) -> std::sync::MutexGuard<'_, Content> {
         self.shared.content.lock().expect("no test panics while it holds this")
     }
 
     /// From now on, the replies to requests whose path and query contain `part` are what `behaviour` makes of
     /// the reply that would be right. The newest one that fits counts.
-    pub fn on(&self, part: &str, behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn on(&self, part: &str, behaviour: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) {
         self.shared.behaviours.lock().unwrap().insert(0, (part.to_owned(), Arc::new(behaviour)));
     }
 
     /// Like [`on`](Self::on), for the first `times` requests only.
-    pub fn first(
+    pub(crate) fn first(
         &self,
         times: usize,
         part: &str,
@@ -93,27 +94,27 @@ impl HostileRegistry {
     }
 
     /// Asks for a bearer token from now on, to be had at `realm`; every hostile registry issues `text` at `/token`.
-    pub fn require_token(&self, realm: &str, text: &str) {
+    pub(crate) fn require_token(&self, realm: &str, text: &str) {
         *self.shared.token.lock().unwrap() = Some(Token { realm: realm.to_owned(), text: text.to_owned() });
     }
 
     /// The requests so far, in the order of their arrival.
-    pub fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// Method and path of each request so far; digests are shortened to eight digits.
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.seen().iter().map(Request::short).collect()
     }
 
     /// Forgets the requests so far.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.shared.seen.lock().unwrap().clear();
     }
 
     /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }

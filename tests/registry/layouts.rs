@@ -14,7 +14,7 @@ async fn a_signature_tag_takes_two_requests() {
     let server = HostileRegistry::start().await;
     let image = server.content().image("a/app", "v1", "x");
     let manifest = server.content().signatures("a/app", image, &[(b"payload", "c2ln")]);
-    let registry = client(in_order());
+    let registry = client(Bounds { grace: Duration::from_secs(60), ..in_order() });
     let mut stream = registry.evidence(server.place("a/app"), image, ALL);
     let found = stream.items.recv().await.unwrap().unwrap();
     drop(stream);
@@ -112,7 +112,8 @@ async fn the_layout_that_had_evidence_is_asked_first_the_next_time() {
     let mut stream = registry.evidence(server.place("app"), image, ALL);
     assert!(stream.items.recv().await.unwrap().is_ok());
     drop(stream);
-    assert_eq!(server.asked().len(), 3, "{:?}", server.asked());
+    let asked = server.asked();
+    assert!(asked[0].contains("/referrers/"), "{asked:?}");
 }
 
 #[tokio::test]
@@ -189,7 +190,8 @@ async fn a_layout_that_does_not_answer_delays_no_other() {
         server.content().attestations("app", image, &[b"{envelope}"]);
         server.content().bundle("app", image, b"{bundle}");
         server.on(silent, |_, _| Reply::Silence);
-        let bounds = Bounds { hedge: Duration::from_millis(1), deadline: Duration::from_secs(2), ..Bounds::default() };
+        let request = Duration::from_millis(500);
+        let bounds = Bounds { hedge: Duration::from_millis(1), request, tries: 1, ..Bounds::default() };
         let mut stream = client(bounds).evidence(server.place("app"), image, ALL);
         for _ in 0..2 {
             let first = stream.items.recv().await.unwrap();

@@ -9,17 +9,17 @@ use tokio::{
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// Path and query.
-    pub target: String,
+    pub(crate) target: String,
     /// Names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// What goes back.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// An answer in HTTP.
     Http { status: u16, headers: Vec<(String, String)>, body: Body },
     /// Nothing; the connection stays open.
@@ -34,7 +34,7 @@ pub enum Reply {
 
 /// The body of an answer.
 #[derive(Clone, Debug)]
-pub enum Body {
+pub(crate) enum Body {
     /// The bytes, with their length stated.
     Bytes(Vec<u8>),
     /// The bytes, but another length stated; the connection is closed after them.
@@ -48,23 +48,23 @@ pub enum Body {
 }
 
 impl Request {
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
     /// The value of the parameter `name` in the query.
-    pub fn query(&self, name: &str) -> Option<&str> {
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
         query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     }
 
     /// The value of the header `name`, in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
     /// Method and path, digests shortened to eight digits.
-    pub fn short(&self) -> String {
+    pub(crate) fn short(&self) -> String {
         let mut text = format!("{} ", self.method);
         for part in self.path().split_inclusive(['/', ':', '-', '.']) {
             let bare = part.trim_end_matches(['/', ':', '-', '.']);
@@ -80,25 +80,25 @@ impl Request {
 }
 
 impl Reply {
-    pub fn new(status: u16, media_type: &str, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, media_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
         Self::Http { status, headers, body: Body::Bytes(body.into()) }
     }
 
-    pub fn json(status: u16, body: &str) -> Self {
+    pub(crate) fn json(status: u16, body: &str) -> Self {
         Self::new(status, "application/json", body)
     }
 
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self::json(status, r#"{"errors":[]}"#)
     }
 
-    pub fn redirect(status: u16, to: &str) -> Self {
+    pub(crate) fn redirect(status: u16, to: &str) -> Self {
         Self::status(status).with("Location", to)
     }
 
     /// This reply with a header more, in place of one of the same name.
-    pub fn with(self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
         match self {
             Self::Http { status, mut headers, body } => {
                 headers.retain(|(header, _)| !header.eq_ignore_ascii_case(name));
@@ -110,7 +110,7 @@ impl Reply {
     }
 
     /// This reply without the headers called `name`.
-    pub fn without(self, name: &str) -> Self {
+    pub(crate) fn without(self, name: &str) -> Self {
         match self {
             Self::Http { status, mut headers, body } => {
                 headers.retain(|(header, _)| !header.eq_ignore_ascii_case(name));
@@ -121,7 +121,7 @@ impl Reply {
     }
 
     /// This reply with another body.
-    pub fn body(self, body: Body) -> Self {
+    pub(crate) fn body(self, body: Body) -> Self {
         match self {
             Self::Http { status, headers, .. } => Self::Http { status, headers, body },
             other => other,
@@ -129,7 +129,7 @@ impl Reply {
     }
 
     /// The bytes of the body, where they are few and known.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Http { body: Body::Bytes(bytes) | Body::Chunked(bytes) | Body::Stated(_, bytes), .. } => {
                 bytes.clone()
@@ -140,7 +140,7 @@ impl Reply {
 }
 
 /// Serves one connection until either side ends it.
-pub async fn serve(mut stream: TcpStream, reply: impl Fn(&Request) -> Reply) {
+pub(crate) async fn serve(mut stream: TcpStream, reply: impl Fn(&Request) -> Reply) {
     let _ = stream.set_nodelay(true);
     let mut pending = Vec::new();
     while let Some(request) = receive(&mut stream, &mut pending).await {

@@ -196,3 +196,97 @@ impl NoAddressAdmitted {
         refused()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(plain_http: &[&str], configured: &[&str]) -> Rules {
+        let hosts = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        Rules::new(RegistryOptions { plain_http: hosts(plain_http), configured: hosts(configured) })
+    }
+
+    fn place(host: &str, proven: bool) -> Place {
+        Place { repository: format!("{host}/library/app").parse().unwrap(), proven }
+    }
+
+    #[test]
+    fn the_api_is_where_the_name_says() {
+        let rules = rules(&["plain.example.com", "plain.example.com:5000"], &[]);
+        for (host, expected) in [
+            ("reg.example.com", "https://reg.example.com/v2/library/app/"),
+            ("reg.example.com:8443", "https://reg.example.com:8443/v2/library/app/"),
+            ("docker.io", "https://registry-1.docker.io/v2/library/app/"),
+            ("127.0.0.1:5000", "http://127.0.0.1:5000/v2/library/app/"),
+            ("[::1]:5000", "http://[::1]:5000/v2/library/app/"),
+            ("localhost", "http://localhost/v2/library/app/"),
+            ("plain.example.com", "http://plain.example.com/v2/library/app/"),
+            ("plain.example.com:5000", "http://plain.example.com:5000/v2/library/app/"),
+            ("plain.example.com:5001", "https://plain.example.com:5001/v2/library/app/"),
+        ] {
+            assert_eq!(rules.base(&place(host, true)).unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_reach_admits_only_its_addresses() {
+        let public = ["8.8.8.8", "10.1.2.3", "192.168.1.1", "172.16.0.1", "2001:db8::1", "fd12::1", "100.64.0.1"];
+        let loopback = ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "::7f00:1"];
+        let special = [
+            "0.0.0.0",
+            "0.1.2.3",
+            "::",
+            "169.254.169.254",
+            "169.254.0.1",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "224.0.0.1",
+            "ff02::1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "64:ff9b::a9fe:a9fe",
+        ];
+        let addresses = public.map(|a| (a, "public")).into_iter().chain(loopback.map(|a| (a, "loopback")));
+        for (address, kind) in addresses.chain(special.map(|a| (a, "special"))) {
+            let parsed: IpAddr = address.parse().unwrap();
+            assert_eq!(Reach::Node.admits(parsed), kind == "loopback", "{address}");
+            assert_eq!(Reach::Network.admits(parsed), kind != "special", "{address}");
+            assert_eq!(Reach::Outside.admits(parsed), kind == "public", "{address}");
+            assert!(Reach::Anywhere.admits(parsed), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_a_registry_names_is_held_to_the_rules_of_a_claim() {
+        let rules = rules(&[], &["localhost:7000", "10.0.0.1:5000", "169.254.1.1"]);
+        for (registry, target, expected) in [
+            ("reg.example.com", "https://reg.example.com/x", Some(Reach::Network)),
+            ("reg.example.com", "https://cdn.example.com/x", Some(Reach::Outside)),
+            ("reg.example.com", "https://127.0.0.1:10250/pods", None),
+            ("reg.example.com", "https://localhost/", None),
+            ("reg.example.com", "https://2130706433/", None),
+            ("reg.example.com", "https://169.254.169.254/", None),
+            ("reg.example.com", "https://169.254.1.1/", Some(Reach::Anywhere)),
+            ("reg.example.com", "http://localhost:7000/", Some(Reach::Node)),
+            ("127.0.0.1:5000", "http://127.0.0.1:9000/", Some(Reach::Node)),
+            ("127.0.0.1:5000", "https://cdn.example.com/", Some(Reach::Outside)),
+            ("docker.io", "https://registry-1.docker.io/x", Some(Reach::Network)),
+        ] {
+            let url = Url::parse(target).unwrap();
+            assert_eq!(rules.named_by(&place(registry, true), &url).ok(), expected, "{registry} names {target}");
+        }
+        let url = Url::parse("http://127.0.0.1:9000/").unwrap();
+        assert!(rules.named_by(&place("localhost:7000", false), &url).is_err(), "configured is that port alone");
+    }
+
+    #[tokio::test]
+    async fn an_address_is_judged_after_dns_too() {
+        let localhost = || "localhost".parse().unwrap();
+        let refused = Resolver(Reach::Outside).resolve(localhost()).await.err().unwrap();
+        assert!(NoAddressAdmitted::caused(&*refused));
+        assert!(Resolver(Reach::Network).resolve(localhost()).await.unwrap().next().is_some());
+    }
+}

@@ -39,6 +39,8 @@ pub struct Bounds {
     pub hedge: Duration,
     /// [`limits::LAYOUT_PATIENCE`]
     pub patience: Duration,
+    /// [`limits::LAYOUT_GRACE`]
+    pub grace: Duration,
     /// [`limits::REFERRERS_API_MEMORY`]
     pub referrers_api_memory: Duration,
 }
@@ -62,6 +64,7 @@ impl Default for Bounds {
             deadline: limits::EVIDENCE_DEADLINE,
             hedge: limits::LAYOUT_HEDGE,
             patience: limits::LAYOUT_PATIENCE,
+            grace: limits::LAYOUT_GRACE,
             referrers_api_memory: limits::REFERRERS_API_MEMORY,
         }
     }

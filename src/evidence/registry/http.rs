@@ -1,27 +1,22 @@
 //! One question to a registry, bounded in bytes, time, redirects and tries.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    address::{NoAddressAdmitted, Reach, Rules, host_of},
+    address::{Reach, Rules, host_of},
+    body::{Room, read, stated_length, too_large},
     bounds::Bounds,
     client::Clients,
+    failure::{Failure, broken, refuse, silent, told},
     token::Tokens,
 };
-use crate::{
-    evidence::{Cause, Place, RegistryOptions},
-    image::sanitize,
-    limits,
-};
+use crate::evidence::{Cause, Place, RegistryOptions};
 
 /// The way to registries: connections, tokens and the rules that hold for both.
 pub(super) struct Http {
@@ -48,32 +43,12 @@ pub(super) struct Ask<'a> {
     pub(super) until: Instant,
 }
 
-/// How many bytes an answer may have.
-#[derive(Clone, Copy)]
-pub(super) struct Room<'a> {
-    /// At most so many.
-    pub(super) max: u64,
-    /// Exactly so many, by the descriptor that led here.
-    pub(super) exact: Option<u64>,
-    /// What is left for all answers about one digest together.
-    pub(super) purse: Option<&'a Purse>,
-}
-
-/// Bytes that may still be read.
-pub(super) struct Purse(AtomicU64);
-
 /// An answer: 200, or a refusal that the caller must tell apart (404, 400, 405, 501 and their like).
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// Empty unless the status is 200.
     pub(super) body: Vec<u8>,
-}
-
-/// Why there is no answer, and whether another try may help, after which pause.
-pub(super) struct Failure {
-    pub(super) cause: Cause,
-    pub(super) again: Option<Duration>,
 }
 
 impl Http {
@@ -98,19 +73,20 @@ impl Http {
             return Err(too_large(ask.room.max));
         }
         let begin = Instant::now();
-        for attempt in 1.. {
+        let mut tries = 1;
+        loop {
             let Failure { cause, again } = match self.attempt(ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             match again {
-                Some(pause) if attempt < self.bounds.tries && Instant::now() + pause < ask.until => {
+                Some(pause) if tries < self.bounds.tries && Instant::now() + pause < ask.until => {
                     tokio::time::sleep(pause).await;
+                    tries += 1;
                 }
-                _ => return Err(told(cause, attempt, begin.elapsed())),
+                _ => return Err(told(cause, tries, begin.elapsed())),
             }
         }
-        unreachable!("the loop has no end but a return")
     }
 
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
@@ -148,6 +124,7 @@ impl Http {
         Err(Cause::Misbehaved(format!("it redirects more than {} times", self.bounds.redirects)).into())
     }
 
+    /// Where a redirect leads, if that is no step down from HTTPS.
     fn next_hop(&self, from: &Url, location: Option<&HeaderValue>) -> Result<Url, Cause> {
         let to = location
             .and_then(|location| location.to_str().ok())
@@ -175,11 +152,11 @@ impl Http {
         let client = self.clients.get(reach, url.scheme() == "https").await?;
         let until = until.min(Instant::now() + self.bounds.request);
         let request = client.request(method, url.clone()).headers(headers).header(ACCEPT_ENCODING, "identity").build();
-        let request = request.map_err(|error| failure(&error))?;
+        let request = request.map_err(|error| broken(&error))?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         match timeout_at(until, client.execute(request)).await {
             Err(_) => Err(silent()),
-            Ok(Err(error)) => Err(failure(&error)),
+            Ok(Err(error)) => Err(broken(&error)),
             Ok(Ok(response)) => Ok((response, until)),
         }
     }
@@ -219,126 +196,37 @@ impl Answer {
     }
 }
 
-impl Purse {
-    pub(super) fn new(bytes: u64) -> Self {
-        Self(AtomicU64::new(bytes))
-    }
-
-    fn take(&self, bytes: u64) -> Result<(), Cause> {
-        let paid = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        paid.map(|_| ()).map_err(|_| Cause::TooLarge("there is more evidence for this digest than is read".to_owned()))
-    }
-}
-
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
-        Self { cause, again: None }
-    }
-}
-
-/// The failures among the statuses. What remains is 200, or something that the caller tells apart.
-pub(super) fn refuse(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
-    match status.as_u16() {
-        200 | 404 | 501 => Ok(()),
-        401 | 403 => Err(Cause::Unauthorized.into()),
-        429 => {
-            let wait = headers.get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let wait = wait.map(Duration::from_secs).filter(|wait| *wait <= limits::RETRY_AFTER);
-            Err(Failure { cause: Cause::Throttled, again: wait })
-        }
-        500..=599 => Err(passing(format!("answered {}", status.as_u16()))),
-        400..=499 => Ok(()),
-        other => Err(Cause::Misbehaved(format!("it answered {other}")).into()),
-    }
-}
-
-/// Reads the body of `response`, no more than `room` allows and no longer than `until`.
-pub(super) async fn read(mut response: Response, room: Room<'_>, until: Instant) -> Result<Vec<u8>, Failure> {
-    if response.headers().get(reqwest::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(Cause::Misbehaved("it sent an encoded body that nobody asked for".to_owned()).into());
-    }
-    if let Some(length) = stated_length(response.headers()) {
-        exactly(length, room)?;
-    }
-    let mut body = Vec::new();
-    loop {
-        let chunk = match timeout_at(until, response.chunk()).await {
-            Err(_) => return Err(silent()),
-            Ok(Err(error)) => return Err(failure(&error)),
-            Ok(Ok(None)) => break,
-            Ok(Ok(Some(chunk))) => chunk,
-        };
-        let length = body.len() as u64 + chunk.len() as u64;
-        at_most(length, room)?;
-        if let Some(purse) = room.purse {
-            purse.take(chunk.len() as u64)?;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    exactly(body.len() as u64, room)?;
-    Ok(body)
-}
-
-/// Judges a body that has `bytes`, or more.
-fn at_most(bytes: u64, room: Room<'_>) -> Result<(), Cause> {
-    match room.exact {
-        _ if bytes > room.max => Err(too_large(room.max)),
-        Some(exact) if bytes > exact => Err(other_size(exact)),
-        _ => Ok(()),
-    }
-}
-
-/// Judges a body that has `bytes` in all.
-fn exactly(bytes: u64, room: Room<'_>) -> Result<(), Cause> {
-    at_most(bytes, room)?;
-    match room.exact {
-        Some(exact) if bytes != exact => Err(other_size(exact)),
-        _ => Ok(()),
-    }
-}
-
-fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn too_large(max: u64) -> Cause {
-    Cause::TooLarge(format!("it is larger than {max} bytes"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn other_size(exact: u64) -> Cause {
-    Cause::Misbehaved(format!("its size is not the {exact} bytes that its descriptor states"))
-}
-
-/// No answer in time; [`told`] says in which.
-fn silent() -> Failure {
-    passing(String::new())
-}
-
-fn passing(why: String) -> Failure {
-    Failure { cause: Cause::Unreachable(why), again: Some(limits::RETRY_PAUSE) }
-}
-
-/// What a failed exchange means.
-pub(super) fn failure(error: &reqwest::Error) -> Failure {
-    if NoAddressAdmitted::caused(error) {
-        return NoAddressAdmitted::cause().into();
+    #[test]
+    fn a_redirect_never_leaves_https() {
+        let plain_http = vec!["plain.example.com".parse().unwrap(), "plain.example.com:81".parse().unwrap()];
+        let http = Http::new(RegistryOptions { plain_http, ..RegistryOptions::default() }, Bounds::default());
+        for (from, to, expected) in [
+            ("https://a.example.com/x/y", "z", Some("https://a.example.com/x/z")),
+            ("https://a.example.com/x", "/z?q#f", Some("https://a.example.com/z?q#f")),
+            ("https://a.example.com/x", "//b.example.com/z", Some("https://b.example.com/z")),
+            ("https://a.example.com/x", "http://a.example.com/x", None),
+            ("https://a.example.com/x", "http://plain.example.com/x", None),
+            ("https://a.example.com/x", "http://127.0.0.1/x", None),
+            ("http://plain.example.com/x", "https://a.example.com/x", Some("https://a.example.com/x")),
+            ("http://plain.example.com/x", "http://plain.example.com:81/x", Some("http://plain.example.com:81/x")),
+            ("http://plain.example.com/x", "http://plain.example.com:82/x", None),
+            ("http://plain.example.com/x", "http://other.example.com/x", None),
+            ("http://plain.example.com/x", "http://plain.example.com@other.example.com/x", None),
+            ("https://a.example.com/x", "data:,x", None),
+            ("https://a.example.com/x", "https://", None),
+        ] {
+            let location = HeaderValue::from_static(to);
+            let hop = http.next_hop(&Url::parse(from).unwrap(), Some(&location)).ok();
+            assert_eq!(hop.as_ref().map(Url::as_str), expected, "{from} to {to}");
+        }
+        assert!(http.next_hop(&Url::parse("https://a.example.com/").unwrap(), None).is_err());
     }
-    if error.is_timeout() {
-        return silent();
-    }
-    let innermost = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
-    let why = innermost.map(ToString::to_string).unwrap_or_default();
-    let what = if error.is_connect() { "takes no connection" } else { "broke off" };
-    passing(format!("{what}: {}", sanitize(&why, 100)))
-}
-
-/// `cause` with the time and the tries that it took.
-fn told(cause: Cause, tries: usize, elapsed: Duration) -> Cause {
-    let Cause::Unreachable(why) = cause else { return cause };
-    let why = if why.is_empty() { format!("did not answer in {:.1} s", elapsed.as_secs_f64()) } else { why };
-    Cause::Unreachable(if tries > 1 { format!("{why} ({tries} tries)") } else { why })
 }

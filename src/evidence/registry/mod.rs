@@ -7,15 +7,17 @@
 //! | `search` | which layouts are asked for the evidence of a digest, and when |
 //! | `tags`, `referrers` | where the evidence lies in each layout |
 //! | `pieces` | how blobs of evidence are read, and in which order |
-//! | `http` | one question: tokens, redirects, tries, bounds |
+//! | `http`, `body`, `failure` | one question: redirects, tries, bounds, and what its failure means |
 //! | `token` | anonymous tokens |
 //! | `address`, `client` | which addresses may be asked, and the connections to them |
 //! | `habits` | what a registry did before |
 
 mod address;
 mod artifact;
+mod body;
 mod bounds;
 mod client;
+mod failure;
 mod habits;
 mod http;
 mod pieces;
@@ -32,8 +34,9 @@ use tokio::{sync::mpsc, time::Instant};
 pub use bounds::Bounds;
 
 use self::{
+    body::Room,
     habits::Habits,
-    http::{Answer, Ask, Http, Room},
+    http::{Answer, Ask, Http},
 };
 use super::{Cause, Formats, Gap, Place, RegistryOptions, Stream};
 use crate::{image::Digest, limits};

@@ -37,16 +37,19 @@ pub(super) async fn read_all(search: &Arc<Search>, slots: &Slots, layout: Layout
     let mut reading = JoinSet::new();
     for piece in pieces {
         let (search, slots) = (search.clone(), slots.clone());
-        reading.spawn(async move { read(&search, &slots, layout, piece).await });
+        reading.spawn(async move {
+            let _slot = slots.take().await;
+            read(&search, layout, piece).await;
+        });
     }
     while let Some(ended) = reading.join_next().await {
         search.ended(ended).await;
     }
 }
 
-/// Reads one piece and hands it out, or says why not.
-pub(super) async fn read(search: &Search, slots: &Slots, layout: Layout, piece: Piece) {
-    let blob = search.by_digest(slots, "blobs", piece.digest, piece.size, "*/*").await;
+/// Reads one piece and hands it out, or says why not. The caller holds the slot.
+pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
+    let blob = search.by_digest("blobs", piece.digest, piece.size, "*/*").await;
     let bytes = match blob {
         Ok(answer) => answer.body,
         Err(cause) => return search.gap(search.place_of(piece.digest), cause).await,

@@ -69,7 +69,9 @@ impl Reading<'_> {
             if !read.insert(url.clone()) {
                 return Err(Cause::Misbehaved("its pages lead in a circle".to_owned()));
             }
-            let answer = search.get(self.slots, url.clone(), ACCEPT_INDEX, bounds.referrers_page_bytes, None).await?;
+            let slot = self.slots.take().await;
+            let answer = search.get(url.clone(), ACCEPT_INDEX, bounds.referrers_page_bytes, None).await?;
+            drop(slot);
             match answer.status.as_u16() {
                 200 => {}
                 // No such interface, in the ways that registries say it.
@@ -91,7 +93,10 @@ impl Reading<'_> {
         let search = self.search;
         let tag = format!("sha256-{}", search.digest.hex());
         let place = format!("{}:{tag}", search.place.repository);
-        let answer = match search.tagged(self.slots, &tag, ACCEPT_INDEX).await {
+        let slot = self.slots.take().await;
+        let answer = search.tagged(&tag, ACCEPT_INDEX).await;
+        drop(slot);
+        let answer = match answer {
             Ok(Some(answer)) => answer,
             Ok(None) => return false,
             Err(cause) => {
@@ -152,9 +157,10 @@ impl Reading<'_> {
 
 /// Reads one referrer and the small bundles in it; returns the large ones.
 async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size: u64) -> Vec<Piece> {
+    let _slot = slots.take().await;
     let mut large = Vec::new();
     let place = search.place_of(digest);
-    let layers = match bundle_layers(search, slots, digest, size).await {
+    let layers = match bundle_layers(search, digest, size).await {
         Ok(layers) => layers,
         Err(cause) => {
             search.gap(place, cause).await;
@@ -173,7 +179,7 @@ async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size
         };
         let piece = Piece { digest: blob, size: layer.size, kind: Kind::Bundle, manifest: digest };
         if piece.is_small() {
-            pieces::read(search, slots, Layout::Referrers, piece).await;
+            pieces::read(search, Layout::Referrers, piece).await;
         } else {
             large.push(piece);
         }
@@ -182,8 +188,8 @@ async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size
 }
 
 /// The layers of a referrer that are bundles; none if it is about another image, whatever the list says.
-async fn bundle_layers(search: &Search, slots: &Slots, digest: Digest, size: u64) -> Result<Vec<Entry>, Cause> {
-    let answer = search.by_digest(slots, "manifests", digest, size, ACCEPT_MANIFEST).await?;
+async fn bundle_layers(search: &Search, digest: Digest, size: u64) -> Result<Vec<Entry>, Cause> {
+    let answer = search.by_digest("manifests", digest, size, ACCEPT_MANIFEST).await?;
     let manifest: ArtifactManifest = serde_json::from_slice(&answer.body)
         .map_err(|_| Cause::Misbehaved("it is not a manifest that can be read".to_owned()))?;
     check_kind(&answer, manifest.media_type.as_deref(), media_type::is_manifest)?;

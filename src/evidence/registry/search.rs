@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use reqwest::{Method, StatusCode, Url};
@@ -14,7 +14,8 @@ use tokio::{
 
 use super::{
     Inner,
-    http::{Answer, Ask, Purse, Room},
+    body::{Purse, Room},
+    http::{Answer, Ask},
     referrers, tags,
 };
 use crate::{
@@ -41,6 +42,7 @@ pub(super) struct Search {
     until: Instant,
     purse: Purse,
     items: AtomicUsize,
+    delivered: AtomicBool,
     out: mpsc::Sender<Result<Found, Gap>>,
 }
 
@@ -60,6 +62,7 @@ pub(super) async fn run(
         until: Instant::now() + deadline,
         purse: Purse::new(bounds.evidence_total_bytes),
         items: AtomicUsize::new(bounds.evidence_items),
+        delivered: AtomicBool::new(false),
         out,
         registry,
     });
@@ -70,8 +73,8 @@ pub(super) async fn run(
 }
 
 impl Search {
-    /// Asks the layouts, the likeliest first. The next one follows when the one before is exhausted, or
-    /// takes longer than it should; nothing is cut short by that.
+    /// Asks the layouts, the likeliest first. The next one follows when the one before is exhausted and what
+    /// it had did not suffice, or takes longer than it should; nothing is cut short by that.
     async fn ask_layouts(self: &Arc<Self>, formats: Formats) {
         let bounds = &self.registry.http.bounds;
         let layouts = self.order(formats);
@@ -92,7 +95,10 @@ impl Search {
                 tokio::select! {
                     Some(ended) = asked.join_next() => {
                         self.ended(ended).await;
-                        break;
+                        if !self.delivered.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        next = next.min(Instant::now() + bounds.grace);
                     }
                     answer = &mut answered, if listening => {
                         listening = false;
@@ -142,16 +148,15 @@ impl Search {
     }
 
     /// A manifest or index of the repository by `tag`; none if there is no such tag.
-    pub(super) async fn tagged(&self, slots: &Slots, tag: &str, accept: &'static str) -> Result<Option<Answer>, Cause> {
+    pub(super) async fn tagged(&self, tag: &str, accept: &'static str) -> Result<Option<Answer>, Cause> {
         let url = self.url(&["manifests", tag])?;
-        let answer = self.get(slots, url, accept, self.registry.http.bounds.manifest_bytes, None).await?;
+        let answer = self.get(url, accept, self.registry.http.bounds.manifest_bytes, None).await?;
         present(answer)
     }
 
     /// A manifest or blob of the repository by its digest, re-hashed; `kind` is `manifests` or `blobs`.
     pub(super) async fn by_digest(
         &self,
-        slots: &Slots,
         kind: &'static str,
         digest: Digest,
         size: u64,
@@ -160,7 +165,7 @@ impl Search {
         let bounds = &self.registry.http.bounds;
         let max = if kind == "blobs" { bounds.evidence_bytes } else { bounds.manifest_bytes };
         let url = self.url(&[kind, &digest.to_string()])?;
-        let answer = present(self.get(slots, url, accept, max, Some(size)).await?)?;
+        let answer = present(self.get(url, accept, max, Some(size)).await?)?;
         let answer = answer.ok_or_else(|| Cause::Misbehaved("it is listed, but not there (404)".to_owned()))?;
         if Digest::of(&answer.body) != digest {
             return Err(Cause::Misbehaved("its bytes do not have the digest that they were asked by".to_owned()));
@@ -168,16 +173,14 @@ impl Search {
         Ok(answer)
     }
 
-    /// Asks for `url`, once a slot is free.
+    /// Asks for `url`.
     pub(super) async fn get(
         &self,
-        slots: &Slots,
         url: Url,
         accept: &'static str,
         max: u64,
         exact: Option<u64>,
     ) -> Result<Answer, Cause> {
-        let _slot = slots.take().await;
         let room = Room { max, exact, purse: Some(&self.purse) };
         let ask = Ask { place: &self.place, method: Method::GET, url, accept, room, until: self.until };
         self.registry.http.ask(&ask).await
@@ -202,6 +205,7 @@ impl Search {
     /// Hands out a piece of evidence.
     pub(super) async fn found(&self, layout: Layout, material: Material, place: String) {
         self.registry.habits.had_evidence(&self.place.repository.host, layout);
+        self.delivered.store(true, Ordering::Relaxed);
         // Nobody listens any more: the search is about to be dropped.
         let _ = self.out.send(Ok(Found { material, place })).await;
     }
@@ -227,7 +231,8 @@ impl Answered {
 }
 
 /// The requests that one layout may have in flight: one of its own, so that no other layout can keep
-/// it waiting, and as many of the shared ones as are free.
+/// it waiting, and as many of the shared ones as are free. A slot is held until what was read has been
+/// handed out, so that nothing is read far ahead of its verification.
 #[derive(Clone)]
 pub(super) struct Slots {
     own: Arc<Semaphore>,
@@ -235,7 +240,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
             biased;
             slot = self.own.clone().acquire_owned() => slot.ok(),

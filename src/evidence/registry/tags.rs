@@ -57,7 +57,8 @@ async fn layers(
     tag: &str,
     layer_type: &str,
 ) -> Result<Option<(Digest, Vec<Entry>)>, Cause> {
-    let Some(answer) = search.tagged(slots, tag, ACCEPT_MANIFEST).await? else { return Ok(None) };
+    let _slot = slots.take().await;
+    let Some(answer) = search.tagged(tag, ACCEPT_MANIFEST).await? else { return Ok(None) };
     let manifest: ArtifactManifest = serde_json::from_slice(&answer.body)
         .map_err(|_| Cause::Misbehaved("it is not a manifest that can be read".to_owned()))?;
     check_kind(&answer, manifest.media_type.as_deref(), media_type::is_manifest)?;

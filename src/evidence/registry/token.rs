@@ -12,7 +12,11 @@ use reqwest::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::http::{Failure, Http, Room, read, refuse};
+use super::{
+    body::{Room, read},
+    failure::{Failure, refuse},
+    http::Http,
+};
 use crate::{
     evidence::{Cause, Place},
     image::Repository,

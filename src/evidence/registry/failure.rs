@@ -1,0 +1,69 @@
+//! What it means when there is no answer.
+
+use std::time::Duration;
+
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+
+use super::address::NoAddressAdmitted;
+use crate::{evidence::Cause, image::sanitize, limits};
+
+/// Why there is no answer, and whether another try may help, after which pause.
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    pub(super) again: Option<Duration>,
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Self { cause, again: None }
+    }
+}
+
+/// The failures among the statuses. What remains is 200, or something that the caller tells apart.
+pub(super) fn refuse(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
+    match status.as_u16() {
+        200 | 404 | 501 => Ok(()),
+        401 | 403 => Err(Cause::Unauthorized.into()),
+        429 => {
+            let wait = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let wait = wait.map(Duration::from_secs).filter(|wait| *wait <= limits::RETRY_AFTER);
+            Err(Failure { cause: Cause::Throttled, again: wait })
+        }
+        500..=599 => Err(passing(format!("answered {}", status.as_u16()))),
+        400..=499 => Ok(()),
+        other => Err(Cause::Misbehaved(format!("it answered {other}")).into()),
+    }
+}
+
+/// No answer in time; [`told`] says in which.
+pub(super) fn silent() -> Failure {
+    passing(String::new())
+}
+
+fn passing(why: String) -> Failure {
+    Failure { cause: Cause::Unreachable(why), again: Some(limits::RETRY_PAUSE) }
+}
+
+/// What a failed exchange means.
+pub(super) fn broken(error: &reqwest::Error) -> Failure {
+    if NoAddressAdmitted::caused(error) {
+        return NoAddressAdmitted::cause().into();
+    }
+    if error.is_timeout() {
+        return silent();
+    }
+    let innermost = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
+    let why = innermost.map(ToString::to_string).unwrap_or_default();
+    let what = if error.is_connect() { "takes no connection" } else { "broke off" };
+    passing(format!("{what}: {}", sanitize(&why, 100)))
+}
+
+/// `cause` with the time and the tries that it took.
+pub(super) fn told(cause: Cause, tries: usize, elapsed: Duration) -> Cause {
+    let Cause::Unreachable(why) = cause else { return cause };
+    let why = if why.is_empty() { format!("did not answer in {:.1} s", elapsed.as_secs_f64()) } else { why };
+    Cause::Unreachable(if tries > 1 { format!("{why} ({tries} tries)") } else { why })
+}
