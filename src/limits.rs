@@ -49,8 +49,10 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub const SMALL_EVIDENCE_BYTES: u64 = 256 << 10;
 /// Pieces of evidence and gaps that were read and wait to be verified, for one digest.
 pub const EVIDENCE_WAITING: usize = 8;
-/// Life of a registry's token that states none, and the least one; the most one that is believed.
-pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// Life of a registry's token that states none, or less.
+pub const TOKEN_LIFE_LEAST: Duration = Duration::from_secs(60);
+/// Longest life of a registry's token that is believed.
+pub const TOKEN_LIFE_MOST: Duration = Duration::from_secs(3600);
 /// Time before a token's end from which it is not used any more.
 pub const TOKEN_SLACK: Duration = Duration::from_secs(10);
 /// Characters of an authentication challenge.

@@ -115,9 +115,21 @@ impl Drop for Stream {
 }
 
 /// How registries are spoken to; from the node's configuration.
+///
+/// A name is only a claim, and following it must not make the node ask itself or its cloud. So, by name
+/// and again by address after DNS:
+///
+/// | the name comes from | loopback | link-local, metadata services, other special addresses | all others |
+/// |---|---|---|---|
+/// | `configured` | yes | yes | yes |
+/// | a registry that containerd fetched from ([`Place::proven`]) | yes | no | yes |
+/// | an archive; a redirect or token realm to another host | no | no | yes |
+///
+/// "All others" has the private networks in it: registries live there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Registries that may be spoken to in plain HTTP though they are not on loopback.
+    /// Registries that may be spoken to in plain HTTP though they are not on loopback. Where a name has no
+    /// port, that is port 80.
     pub plain_http: Vec<Host>,
     /// Registries that the administrator named: these may be on loopback or link-local addresses
     /// also when only an archive claims the name.

@@ -241,6 +241,19 @@ async fn three_hundred_bogus_bundles_do_not_hide_a_good_one() {
 }
 
 #[tokio::test]
+async fn a_connection_serves_more_than_one_request() {
+    let server = HostileRegistry::start().await;
+    let image = server.content().image("app", "v1", "x");
+    server.content().attestations("app", image, &[b"{envelope}"]);
+    let registry = client(in_order());
+    for _ in 0..5 {
+        registry.resolve(&server.place("app"), "v1").await.unwrap();
+        gather(&registry, server.place("app"), image, ALL).await;
+    }
+    assert_eq!((registry.requests(), server.connections()), (30, 1));
+}
+
+#[tokio::test]
 async fn what_is_no_longer_wanted_is_no_longer_asked() {
     let server = HostileRegistry::start().await;
     server.content().referrers_api = true;

@@ -44,7 +44,9 @@ use crate::{image::Digest, limits};
 /// The client for all registries. Cheap to clone; clones share connections, tokens and habits.
 ///
 /// Nothing is sent, read or resolved before the first question. HTTPS is spoken to every registry but
-/// those on loopback and those in [`RegistryOptions::plain_http`]. Only anonymous tokens are used.
+/// those on loopback, which are asked in plain HTTP, and those in [`RegistryOptions::plain_http`]; through the
+/// proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`), which then resolves their names. Only
+/// anonymous tokens are used.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 

@@ -231,6 +231,18 @@ mod tests {
 
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn no_link_leads_to_another_host(link in r#"(<|>|;|,|rel=|"|next|/|\\|:|@|https?:|evil\.example\.com|\PC){0,20}"#) {
+            let from = Url::parse("https://reg.example.com/v2/a/referrers/x").unwrap();
+            let Ok(value) = link.parse() else { return Ok(()) };
+            let headers = [(LINK, value)].into_iter().collect();
+            if let Ok(Some(next)) = next_page(&from, &Answer { status: StatusCode::OK, headers, body: Vec::new() }) {
+                proptest::prop_assert_eq!(next.origin(), from.origin());
+            }
+        }
+    }
+
     #[test]
     fn the_next_page_is_on_the_same_host() {
         let from = Url::parse("https://reg.example.com/v2/a/referrers/x?n=1").unwrap();

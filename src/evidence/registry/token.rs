@@ -89,9 +89,12 @@ async fn issue(http: &Http, place: &Place, challenge: &Challenge, until: Instant
     let text = issued.token.or(issued.access_token).filter(|text| !text.is_empty()).ok_or_else(unreadable)?;
     let mut header = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| unreadable())?;
     header.set_sensitive(true);
-    let (least, most) = limits::TOKEN_LIFE;
-    let life = issued.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(least, Duration::from_secs);
-    Ok(Token { header, until: Instant::now() + life.clamp(least, most) - limits::TOKEN_SLACK })
+    let life =
+        issued.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+    Ok(Token {
+        header,
+        until: Instant::now() + life.clamp(limits::TOKEN_LIFE_LEAST, limits::TOKEN_LIFE_MOST) - limits::TOKEN_SLACK,
+    })
 }
 
 /// The question to the token service, which must be one that a token may be asked of: by HTTPS, or on
@@ -226,6 +229,15 @@ mod tests {
             (",,,=,\"", None),
         ] {
             assert_eq!(Challenge::parse(text), expected, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_challenge_is_a_panic(text in r#"([Bb]earer |Basic |realm|=|"|\\|,| |\PC){0,40}"#) {
+            if let Some(challenge) = Challenge::parse(&text) {
+                proptest::prop_assert!(!challenge.realm.is_empty());
+            }
         }
     }
 
