@@ -1,5 +1,7 @@
 //! Who may vouch for images: attestors, and the keys that speak for them. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::{collections::BTreeMap, fmt};
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};

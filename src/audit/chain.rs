@@ -3,6 +3,8 @@
 //! Only entries that journald attributes to the daemon may be given to it (`_SYSTEMD_UNIT=pullgate.service`):
 //! anyone on the node can send entries that look the same.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 
 use super::{Field, entry::encode};

@@ -1,5 +1,7 @@
 //! What the policy says. Pure: no clock, no files, no network.
 
+#![deny(clippy::disallowed_methods)]
+
 pub mod decision;
 mod document;
 pub mod evaluate;

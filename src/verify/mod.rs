@@ -3,6 +3,8 @@
 //! The order of every check here: the signature first, over exactly the bytes that were found, by a key that the policy
 //! names; only then are the claims in those bytes read, and the first of them is the digest.
 
+#![deny(clippy::disallowed_methods)]
+
 mod bundle;
 mod simple_signing;
 mod statement;
