@@ -1,5 +1,7 @@
 //! The node's configuration, `/etc/pullgate/config.toml`. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! TOML documents that people write: read strictly, with errors that name file, line, column and the mend. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::{fmt, ops::Range};
 
 use serde::de::DeserializeOwned;

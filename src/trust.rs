@@ -1,12 +1,14 @@
 //! Who may vouch for images: attestors, and the keys that speak for them. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::{collections::BTreeMap, fmt};
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};
 use sigstore_crypto::{KeyAlgorithm, SigningScheme, VerificationKey, validate_raw_public_key};
 use sigstore_types::{DerPublicKey, SignatureBytes};
 
-use crate::image::Digest;
+use crate::{evidence::Formats, image::Digest};
 
 /// The predicate type of the statement that cosign 3 signs for "this image is signed".
 pub const COSIGN_SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
@@ -20,6 +22,8 @@ pub struct Attestor {
     pub may_sign: Vec<Purpose>,
     /// Its keys. An attestor without keys is never satisfied.
     pub keys: Vec<PublicKey>,
+    /// The forms in which its signatures count, hence are asked for.
+    pub formats: Formats,
     /// Annotations that a simple-signing payload must carry to count.
     pub annotations: BTreeMap<String, String>,
 }
@@ -176,7 +180,8 @@ pub(crate) mod testing {
 
     pub(crate) fn attestor(name: &str, may_sign: &[Purpose], keys: &[&KeyPair]) -> Attestor {
         let keys = keys.iter().map(|key| PublicKey::from_pem(&pem(key), Algorithm::EcdsaP256Sha256).unwrap());
-        Attestor { name: name.into(), may_sign: may_sign.to_vec(), keys: keys.collect(), annotations: BTreeMap::new() }
+        let (name, may_sign, keys) = (name.into(), may_sign.to_vec(), keys.collect());
+        Attestor { name, may_sign, keys, formats: Formats::ALL, annotations: BTreeMap::new() }
     }
 }
 

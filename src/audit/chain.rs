@@ -3,6 +3,8 @@
 //! Only entries that journald attributes to the daemon may be given to it (`_SYSTEMD_UNIT=pullgate.service`):
 //! anyone on the node can send entries that look the same.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 
 use super::{Field, entry::encode};
@@ -154,4 +156,102 @@ pub fn verify_chain(entries: impl IntoIterator<Item = Exported>) -> Report {
         last = Some((sequence, entry.hash()));
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::{Id, Record},
+        config::NodeMode,
+    };
+
+    /// Entries as journald receives them.
+    fn sent(count: u64) -> Vec<Exported> {
+        let mut previous = "none".to_owned();
+        let entries = (1..=count).map(|sequence| {
+            let bytes = Record::started(NodeMode::Enforce).seal(Id::new(sequence), &previous);
+            previous = Digest::of(&bytes).to_string();
+            entry(&bytes)
+        });
+        entries.collect()
+    }
+
+    /// The native form is a form of the export format.
+    fn entry(bytes: &[u8]) -> Exported {
+        let mut entries = exported(bytes);
+        let entry = entries.next().unwrap().unwrap();
+        assert_eq!(entries.next(), None);
+        entry
+    }
+
+    #[test]
+    fn loss_and_change_show() {
+        let entries = sent(6);
+        let breaks = |entries: Vec<Exported>| verify_chain(entries).breaks;
+        assert_eq!(breaks(entries.clone()), []);
+        assert_eq!(breaks(entries[3..].to_vec()), [], "the beginning may have been vacuumed");
+
+        let mut lost = entries.clone();
+        lost.drain(2..4);
+        assert_eq!(breaks(lost), [Break::Missing { after: 2, before: 5 }]);
+
+        let mut twice = entries.clone();
+        twice.insert(2, entries[1].clone());
+        assert_eq!(breaks(twice), [Break::Changed { at: 2 }]);
+
+        let mut swapped = entries.clone();
+        swapped.swap(2, 3);
+        assert!(!breaks(swapped).is_empty());
+
+        let mut changed = entries.clone();
+        let text = String::from_utf8(shown(&entries[2])).unwrap();
+        changed[2] = entry(text.replace("mode enforce", "mode audit").as_bytes());
+        assert_eq!(breaks(changed), [Break::Changed { at: 4 }]);
+
+        let mut foreign = entries;
+        foreign.insert(2, entry(b"MESSAGE=hello\n"));
+        assert_eq!(breaks(foreign), [Break::Unreadable { after: 2 }]);
+        assert_eq!(verify_chain([]), Report::default());
+    }
+
+    /// The entry as `journalctl -o export` shows it: text where it is text, and journald's own fields beside.
+    fn shown(entry: &Exported) -> Vec<u8> {
+        let mut text = "__CURSOR=s=1;i=2\n_UID=0\n_SYSTEMD_UNIT=pullgate.service\n".to_owned();
+        for field in Field::ALL {
+            for value in entry.values(*field) {
+                text.push_str(&format!("{}={}\n", field.name(), std::str::from_utf8(value).unwrap()));
+            }
+        }
+        text.into_bytes()
+    }
+
+    #[test]
+    fn what_journald_adds_and_how_it_writes_fields_does_not_matter() {
+        let sent = sent(1).remove(0);
+        let shown = entry(&shown(&sent));
+        assert_ne!(shown, sent);
+        assert_eq!(shown.hash(), sent.hash());
+    }
+
+    #[test]
+    fn exports_that_are_not_exports_are_errors_and_never_panics() {
+        let read = |bytes: &[u8]| exported(bytes).collect::<Result<Vec<_>, _>>();
+        assert_eq!(read(b"").unwrap(), []);
+        assert_eq!(read(b"\n\n").unwrap(), []);
+        assert_eq!(read(b"A=1\nB=2\n\nA=3\n").unwrap().len(), 2);
+        assert_eq!(read(b"A\n\x03\0\0\0\0\0\0\0x\ny\n\nA=3\n").unwrap().len(), 2);
+        let damaged: &[&[u8]] = &[
+            b"A=1",
+            b"A\n",
+            b"A\n\x03\0\0\0\0\0\0\0x\n",
+            b"A\n\xff\xff\xff\xff\xff\xff\xff\xffx\n",
+            b"A\n\x01\0\0\0\0\0\0\0xy",
+            b"A=1\n\nB",
+        ];
+        for bytes in damaged {
+            assert_eq!(read(bytes), Err(BadExport), "{bytes:?}");
+            assert!(exported(bytes).count() <= 2);
+        }
+    }
 }

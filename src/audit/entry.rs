@@ -1,5 +1,7 @@
 //! The bytes of an entry: journald's native protocol (systemd, JOURNAL_NATIVE_PROTOCOL.md).
 
+#![deny(clippy::disallowed_methods)]
+
 use crate::limits;
 
 macro_rules! fields {

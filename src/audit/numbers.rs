@@ -6,8 +6,7 @@
 //! disk fails, entries go on being numbered: only a crash could then repeat numbers.
 
 use std::{
-    fmt, fs,
-    io::{self, Write as _},
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -16,7 +15,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{image::Digest, limits};
+use crate::{files, image::Digest, limits};
 
 /// What the entry before is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,18 +113,10 @@ fn read(path: &Path) -> (u64, Head) {
 }
 
 fn save(path: &Path, saved: &Saved) {
-    if let Err(error) = replace(path, saved) {
+    let saved = serde_json::to_vec(saved).map_err(io::Error::from).and_then(|bytes| files::replace(path, &bytes));
+    if let Err(error) = saved {
         tracing::error!("{}: {error}; audit numbers may repeat after a crash", path.display());
     }
-}
-
-/// Old or new, never half: also when the power goes.
-fn replace(path: &Path, saved: &Saved) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(saved)?)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
 }
 
 #[cfg(test)]

@@ -46,6 +46,20 @@ pub struct Formats {
     pub attestation_tag: bool,
 }
 
+impl Formats {
+    /// Every form.
+    pub const ALL: Self = Self { simple_signing: true, bundle: true, attestation_tag: true };
+
+    /// Whether evidence of the form of `material` is among them.
+    pub fn include(self, material: &Material) -> bool {
+        match material {
+            Material::SimpleSigning { .. } => self.simple_signing,
+            Material::Envelope(_) => self.attestation_tag,
+            Material::Bundle(_) => self.bundle,
+        }
+    }
+}
+
 /// What a source could not be asked, so that "absent" stays apart from "could not tell".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {

@@ -1,5 +1,7 @@
 //! What an image is: names, digests, descriptors and the documents behind them. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 mod digest;
 mod manifest;
 mod platform;

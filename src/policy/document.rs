@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     document::{Places, Problem, Problems, read},
+    evidence::Formats,
     image::Digest,
     limits,
     trust::{Algorithm, Attestor, PublicKey, Purpose},
@@ -40,8 +41,17 @@ struct AttestorTable {
     may_sign: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     keys: Vec<Spanned<KeyTable>>,
+    formats: Option<Spanned<Vec<Format>>>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Format {
+    SimpleSigning,
+    Bundle,
+    AttestationTag,
 }
 
 #[derive(Deserialize)]
@@ -221,8 +231,22 @@ impl Checker<'_> {
             }
         });
         let may_sign = may_sign.collect();
+        let formats = match &table.formats {
+            None => Formats::ALL,
+            Some(formats) => {
+                if formats.get_ref().is_empty() {
+                    self.problem(formats, "no form counts: leave `formats` out for all of them");
+                }
+                let counts = |format| formats.get_ref().contains(&format);
+                Formats {
+                    simple_signing: counts(Format::SimpleSigning),
+                    bundle: counts(Format::Bundle),
+                    attestation_tag: counts(Format::AttestationTag),
+                }
+            }
+        };
         let keys = table.keys.into_iter().filter_map(|key| self.key(key, seal)).collect();
-        Attestor { name: table.name.into_inner(), may_sign, keys, annotations: table.annotations }
+        Attestor { name: table.name.into_inner(), may_sign, keys, formats, annotations: table.annotations }
     }
 
     fn key(&mut self, key: Spanned<KeyTable>, seal: &mut String) -> Option<PublicKey> {

@@ -1,5 +1,7 @@
 //! What the policy says. Pure: no clock, no files, no network.
 
+#![deny(clippy::disallowed_methods)]
+
 pub mod decision;
 mod document;
 pub mod evaluate;
@@ -122,12 +124,12 @@ impl Policy {
     /// The forms of evidence that could meet `rule`.
     pub fn formats_for(&self, rule: &Rule) -> Formats {
         let mut formats = Formats { simple_signing: false, bundle: false, attestation_tag: false };
-        for purpose in self.attestors_of(rule).iter().flat_map(|attestor| &attestor.may_sign) {
-            formats.bundle = true;
-            match purpose {
-                Purpose::Signature => formats.simple_signing = true,
-                Purpose::Predicate(_) => formats.attestation_tag = true,
-            }
+        for attestor in self.attestors_of(rule) {
+            let signs = attestor.may_sign.contains(&Purpose::Signature);
+            let attests = attestor.may_sign.iter().any(|purpose| *purpose != Purpose::Signature);
+            formats.bundle |= attestor.formats.bundle;
+            formats.simple_signing |= attestor.formats.simple_signing && signs;
+            formats.attestation_tag |= attestor.formats.attestation_tag && attests;
         }
         formats
     }

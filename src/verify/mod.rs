@@ -3,6 +3,8 @@
 //! The order of every check here: the signature first, over exactly the bytes that were found, by a key that the policy
 //! names; only then are the claims in those bytes read, and the first of them is the digest.
 
+#![deny(clippy::disallowed_methods)]
+
 mod bundle;
 mod simple_signing;
 mod statement;
@@ -93,7 +95,7 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor]) -> Vec<Re
         Err(why) => return vec![Err(Unusable::Malformed(why))],
     };
     let mut findings = Vec::new();
-    for attestor in attestors {
+    for attestor in attestors.iter().filter(|attestor| attestor.formats.include(&found.material)) {
         let signer = attestor.keys.iter().find(|key| key.verifies(&signed.message, &signed.signature));
         let Some(key) = signer else { continue };
         findings.push(match (signed.read)() {

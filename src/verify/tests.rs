@@ -100,6 +100,17 @@ fn a_key_counts_only_for_what_it_may_sign() {
 }
 
 #[test]
+fn a_signature_in_a_form_that_does_not_count_is_nobodys() {
+    let (signer, image) = (key(), Digest::of(b"image"));
+    let mut release = attestor("release", &[Purpose::Signature], &[&signer]);
+    release.formats.simple_signing = false;
+    assert_eq!(verify(&simple(&signer, &payload(&image)), &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
+    assert!(
+        verify(&bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN))), &image, &[&release])[0].is_ok()
+    );
+}
+
+#[test]
 fn annotations_that_the_policy_asks_for_must_be_in_the_signed_payload() {
     let (signer, image) = (key(), Digest::of(b"image"));
     let mut release = attestor("release", &[Purpose::Signature], &[&signer]);

@@ -112,6 +112,11 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
         (with_keys("[[exempt]]\nname = \"x\"\ninsecure-images = [\"reg.io:1/x\"]"), "exempt digests instead"),
         (with_keys("").replacen("ecdsa-p256-sha256", "rsa-pss-sha256", 1), "which is not what the algorithm says"),
         (with_keys("").replacen("ecdsa-p256-sha256", "dsa", 1), "unknown algorithm; known: ecdsa-p256-sha256"),
+        (with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = []"), "no form counts"),
+        (
+            with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = [\"bundel\"]"),
+            "unknown value `bundel`; did you mean `bundle`?",
+        ),
         (with_keys("[[attestor]]\nname = \"x\"\nmay-sign = []"), "may sign nothing"),
         (with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signatures\"]"), "neither \"signature\" nor the URI"),
         (
