@@ -36,6 +36,8 @@ impl Node {
     /// # Errors
     /// As [`Node::journal`].
     pub fn audit_since(&self, cursor: &str) -> Result<Vec<Entry>> {
+        // What journald's socket took need not be in the journal yet.
+        self.run(&["journalctl", "--sync"])?.ok()?;
         let after = format!("--after-cursor={cursor}");
         let entries = self.journal(&[&after, "_SYSTEMD_UNIT=pullgate.service"])?;
         Ok(entries.iter().filter(|entry| entry.get("PULLGATE_VERDICT").is_some()).map(entry).collect())
@@ -49,6 +51,15 @@ impl Node {
         let last = self.journal(&["--lines=1"])?;
         let cursor = last.last().and_then(|entry| entry.get("__CURSOR")).and_then(Value::as_str);
         Ok(cursor.ok_or("the journal is empty")?.to_owned())
+    }
+}
+
+impl Entry {
+    /// The time of day, UTC, to the millisecond.
+    pub fn clock(&self) -> String {
+        let milliseconds = self.at / 1000;
+        let (seconds, milliseconds) = (milliseconds / 1000 % 86400, milliseconds % 1000);
+        format!("{:02}:{:02}:{:02}.{milliseconds:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
     }
 }
 
