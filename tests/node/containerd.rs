@@ -42,7 +42,15 @@ impl Node {
     /// # Errors
     /// As [`Node::restart_containerd`].
     pub fn connect_gates(&self) -> Result<()> {
-        self.configure_containerd(&format!("{PROXIES}{}", gates("[\"pullgate\", \"walking\"]")))
+        self.connect_gates_with("")
+    }
+
+    /// As [`Node::connect_gates`], with `more` sections.
+    ///
+    /// # Errors
+    /// As [`Node::restart_containerd`].
+    pub fn connect_gates_with(&self, more: &str) -> Result<()> {
+        self.configure_containerd(&format!("{PROXIES}{}{more}", gates("[\"pullgate\", \"walking\"]")))
     }
 
     /// The misconfiguration that asks the delegating socket from the diff service as well.

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::Result;
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -55,7 +56,16 @@ impl Image {
         Self { manifest: manifest.to_string().into_bytes(), config, layers }
     }
 
-    /// An image of `count` layers that only it has, the first of which holds `busybox`.
+    /// An image of `count` small layers that only it has, and nothing in them that runs.
+    ///
+    /// # Errors
+    /// As [`Layer::with_file`].
+    pub fn of_small_layers(name: &str, count: usize) -> Result<Self> {
+        let layer = |number| Layer::with_file(&format!("layer-{number}"), 0o644, format!("{name} {number}").as_bytes());
+        Ok(Self::new((0..count).map(layer).collect::<Result<_>>()?, name))
+    }
+
+    /// An image of `count` layers that only it has, but for the first, which holds `busybox`.
     ///
     /// # Errors
     /// As [`Layer::with_file`].
@@ -79,30 +89,79 @@ impl Image {
 
     /// The chain id of all layers (image specification, "Layer ChainID"): the name of the finished snapshot.
     pub fn chain(&self) -> String {
-        self.layers.iter().fold(String::new(), |chain, layer| match chain.as_str() {
-            "" => layer.digest.clone(),
-            below => digest(format!("{below} {}", layer.digest).as_bytes()),
-        })
+        self.chains().pop().unwrap_or_default()
+    }
+
+    /// The chain ids of the first layer, of the first two, and so on.
+    pub fn chains(&self) -> Vec<String> {
+        let mut chains: Vec<String> = Vec::new();
+        for layer in &self.layers {
+            chains.push(match chains.last() {
+                None => layer.digest.clone(),
+                Some(below) => digest(format!("{below} {}", layer.digest).as_bytes()),
+            });
+        }
+        chains
+    }
+
+    /// The descriptor of the manifest.
+    pub fn descriptor(&self) -> Value {
+        descriptor(MANIFEST, &self.manifest)
     }
 
     /// An OCI archive of this image that calls it `name`, as `skopeo copy … oci-archive:` and `docker save` do.
-    /// `more` are further blobs to carry along.
     ///
     /// # Errors
     /// Never for these paths.
-    pub fn archive(&self, name: &str, more: &[&[u8]]) -> Result<Vec<u8>> {
-        let mut manifest = descriptor(MANIFEST, &self.manifest);
-        manifest["annotations"] = json!({
-            "io.containerd.image.name": name,
-            "org.opencontainers.image.ref.name": name,
-        });
-        archive(&[manifest], self.blobs().chain(more.iter().copied()))
+    pub fn archive(&self, name: &str) -> Result<Vec<u8>> {
+        archive(&[named(self.descriptor(), name)], self.blobs())
     }
 
     /// Every blob of the image.
     pub fn blobs(&self) -> impl Iterator<Item = &[u8]> {
         [self.manifest.as_slice(), &self.config].into_iter().chain(self.layers.iter().map(|layer| layer.tar.as_slice()))
     }
+}
+
+/// An index: images, one a platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    pub bytes: Vec<u8>,
+    pub children: Vec<Image>,
+}
+
+impl Index {
+    /// An index of an image for this machine's platform and one for another.
+    pub fn new(native: Image, foreign: Image) -> Self {
+        let other = if architecture() == "amd64" { "arm64" } else { "amd64" };
+        let child = |image: &Image, architecture: &str| {
+            let mut child = image.descriptor();
+            child["platform"] = json!({ "architecture": architecture, "os": "linux" });
+            child
+        };
+        let children = [child(&native, architecture()), child(&foreign, other)];
+        let bytes = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": children });
+        Self { bytes: bytes.to_string().into_bytes(), children: vec![native, foreign] }
+    }
+
+    pub fn digest(&self) -> String {
+        digest(&self.bytes)
+    }
+
+    /// As [`Image::archive`], with every child.
+    ///
+    /// # Errors
+    /// Never for these paths.
+    pub fn archive(&self, name: &str) -> Result<Vec<u8>> {
+        let blobs = self.children.iter().flat_map(Image::blobs);
+        archive(&[named(descriptor(INDEX, &self.bytes), name)], [self.bytes.as_slice()].into_iter().chain(blobs))
+    }
+}
+
+/// `descriptor` with the annotations by which an archive names an image.
+pub fn named(mut descriptor: Value, name: &str) -> Value {
+    descriptor["annotations"] = json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": name });
+    descriptor
 }
 
 /// An OCI archive with these entries in its index.
@@ -153,10 +212,10 @@ fn tar(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The header of a regular file of `size` bytes.
+/// The header of a regular file of `size` bytes. From 8 GiB on the size is written as GNU tar does, in binary.
 ///
 /// # Errors
-/// Where the path is longer than 100 bytes or the size has more than eleven octal digits.
+/// Where the path is longer than 100 bytes.
 pub fn tar_header(path: &str, mode: u32, size: u64) -> Result<[u8; 512]> {
     let mut header = [0_u8; 512];
     let mut put = |at: usize, room: usize, value: &str| -> Result<()> {
@@ -168,11 +227,17 @@ pub fn tar_header(path: &str, mode: u32, size: u64) -> Result<[u8; 512]> {
     put(100, 8, &format!("{mode:07o}"))?;
     put(108, 8, "0000000")?;
     put(116, 8, "0000000")?;
-    put(124, 12, &format!("{size:011o}"))?;
+    if size < 1 << 33 {
+        put(124, 12, &format!("{size:011o}"))?;
+    }
     put(136, 12, "00000000000")?;
     put(148, 8, "        ")?;
     put(156, 1, "0")?;
     put(257, 8, "ustar\x0000")?;
+    if size >= 1 << 33 {
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+    }
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     Ok(header)

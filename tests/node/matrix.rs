@@ -51,7 +51,7 @@ pub fn cases(node: &Node) -> Result<Vec<Case>> {
     let by_sig = push("signed-the-old-way")?;
     node.sign(&by_sig, "demo", Layout::SigTag)?;
     let has_bundles = Layout::of(node.suite).contains(&Layout::Bundle);
-    let layout = if has_bundles { Layout::Bundle } else { Layout::SigTag };
+    let layout = Layout::usual(node.suite);
     if has_bundles {
         let by_bundle = push("signed")?;
         node.sign(&by_bundle, "demo", Layout::Bundle)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Node, Result, Suite, cri, registry::Published};
+use super::{Image, Node, Result, Suite, cri, registry::Published};
 
 /// A way to bring an image onto a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +109,8 @@ impl fmt::Display for Outcome {
 }
 
 impl Node {
-    /// Brings `image` onto the node by `path`, and says what became of it. See [`Node::clean`] for afterwards.
+    /// Brings `image` onto the node by `path`, and says what became of it. What is there already (see
+    /// [`Node::clean`]) is not unpacked again, and no gate is asked.
     ///
     /// # Errors
     /// Where the harness itself fails; a client that fails is an [`Outcome`].
@@ -121,9 +122,6 @@ impl Node {
 
     fn ask(&self, path: Path, image: &Published) -> Result<std::result::Result<(), String>> {
         let name = image.name.as_str();
-        if path.is_archive() {
-            self.write(ARCHIVE, image.image.archive(name, &[])?)?;
-        }
         let output = match path {
             Path::CriPull => {
                 let answer = cri::pull_image(&self.containerd_socket(), name)?;
@@ -131,10 +129,31 @@ impl Node {
             }
             Path::CtrPull => self.run(&["ctr", "images", "pull", "--plain-http", name])?,
             Path::CtrPullLocal => self.run(&["ctr", "images", "pull", "--local", "--plain-http", name])?,
+            Path::DockerPull => self.run(&["docker", "pull", "--quiet", name])?,
+            Path::CtrImport | Path::CtrImportLocal | Path::DockerLoad => {
+                self.write(ARCHIVE, image.archive()?)?;
+                return self.import_archive(path);
+            }
+        };
+        Ok(if output.success() { Ok(()) } else { Err(output.text()) })
+    }
+
+    /// Imports an archive that lies on the node by a path for archives, and says what became of `image`.
+    ///
+    /// # Errors
+    /// As [`Node::bring`].
+    pub fn import(&self, path: Path, archive: &[u8], image: &Image) -> Result<Outcome> {
+        self.write(ARCHIVE, archive)?;
+        let answer = self.import_archive(path)?;
+        Ok(judge(answer, self.unpacked(path.namespace(), &image.chain())?))
+    }
+
+    fn import_archive(&self, path: Path) -> Result<std::result::Result<(), String>> {
+        let output = match path {
             Path::CtrImport => self.run(&["ctr", "images", "import", "--local=false", ARCHIVE])?,
             Path::CtrImportLocal => self.run(&["ctr", "images", "import", "--local", ARCHIVE])?,
-            Path::DockerPull => self.run(&["docker", "pull", "--quiet", name])?,
             Path::DockerLoad => self.run(&["docker", "load", "--quiet", "--input", ARCHIVE])?,
+            other => return Err(format!("{other:?} takes no archive").into()),
         };
         Ok(if output.success() { Ok(()) } else { Err(output.text()) })
     }

@@ -1,7 +1,10 @@
 //! A registry inside the node, on loopback, and images in it.
 
-use super::{Image, Node, Result};
+use serde_json::Value;
 
+use super::{Image, Node, Result, image::Index, product::in_registry};
+
+const PLAIN_TO: &str = "--dest-tls-verify=false";
 pub const REGISTRY: &str = "127.0.0.1:5000";
 const UNIT: &str = "registry";
 
@@ -16,7 +19,10 @@ http: { addr: '127.0.0.1:5000' }
 pub struct Published {
     /// `host/path:tag`.
     pub name: String,
+    /// What this node runs of it.
     pub image: Image,
+    /// The index that the tag stands for, where it is one.
+    pub index: Option<Index>,
 }
 
 impl Published {
@@ -25,9 +31,25 @@ impl Published {
         self.name.rsplit_once(':').map_or(&self.name, |(repository, _)| repository)
     }
 
+    /// The digest that the tag stands for.
+    pub fn digest(&self) -> String {
+        self.index.as_ref().map_or_else(|| self.image.digest(), Index::digest)
+    }
+
     /// `host/path@sha256:…`.
     pub fn by_digest(&self) -> String {
-        format!("{}@{}", self.repository(), self.image.digest())
+        format!("{}@{}", self.repository(), self.digest())
+    }
+
+    /// An archive of it that calls it by its name.
+    ///
+    /// # Errors
+    /// Never for these paths.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        match &self.index {
+            Some(index) => index.archive(&self.name),
+            None => self.image.archive(&self.name),
+        }
     }
 }
 
@@ -60,23 +82,38 @@ impl Node {
     /// # Errors
     /// What skopeo says, or where the registry gave it another digest.
     pub fn push(&self, path: &str, image: &Image) -> Result<Published> {
-        let published = Published { name: format!("{REGISTRY}/{path}"), image: image.clone() };
-        self.write("/var/tmp/push.tar", image.archive("pushed:v1", &[])?)?;
-        let to = format!("docker://{}", published.name);
+        self.publish(path, Published { name: in_registry(path), image: image.clone(), index: None })
+    }
+
+    /// As [`Node::push`], for an index with its children.
+    ///
+    /// # Errors
+    /// As [`Node::push`].
+    pub fn push_index(&self, path: &str, index: &Index) -> Result<Published> {
+        let native = index.children.first().ok_or("an index without children")?.clone();
+        self.publish(path, Published { name: in_registry(path), image: native, index: Some(index.clone()) })
+    }
+
+    fn publish(&self, path: &str, published: Published) -> Result<Published> {
+        let archive = format!("/var/tmp/push-{}.tar", published.digest().replace(':', "-"));
+        self.write(&archive, published.archive()?)?;
+        let (from, to) = (format!("oci-archive:{archive}"), format!("docker://{}", published.name));
         self.run(&[
             "skopeo",
             "copy",
             "--quiet",
             "--insecure-policy",
+            "--all",
             "--preserve-digests",
-            "--dest-tls-verify=false",
-            "oci-archive:/var/tmp/push.tar",
+            PLAIN_TO,
+            &from,
             &to,
         ])?
         .ok()?;
+        self.run(&["rm", &archive])?.ok()?;
         let digest = self.digest_of(path)?;
-        if digest != image.digest() {
-            return Err(format!("{path} is {digest} in the registry, not {}", image.digest()).into());
+        if digest != published.digest() {
+            return Err(format!("{path} is {digest} in the registry, not {}", published.digest()).into());
         }
         Ok(published)
     }
@@ -101,19 +138,30 @@ impl Node {
     /// # Errors
     /// What skopeo says.
     pub fn copy(&self, from: &str, to: &str) -> Result<()> {
-        self.run(&[
-            "skopeo",
-            "copy",
-            "--quiet",
-            "--insecure-policy",
-            "--preserve-digests",
-            "--all",
-            "--src-tls-verify=false",
-            "--dest-tls-verify=false",
-            &format!("docker://{REGISTRY}/{from}"),
-            &format!("docker://{REGISTRY}/{to}"),
-        ])?
-        .ok()?;
+        let (from, to) = (format!("docker://{REGISTRY}/{from}"), format!("docker://{REGISTRY}/{to}"));
+        let plain_from = "--src-tls-verify=false";
+        self.run(&["skopeo", "copy", "--quiet", "--insecure-policy", "--all", plain_from, PLAIN_TO, &from, &to])?
+            .ok()?;
         Ok(())
+    }
+
+    /// The manifest at `path:tag` or `path@digest`, as JSON.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Result<Value> {
+        let url = format!("http://{REGISTRY}/v2/{repository}/manifests/{reference}");
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        Ok(serde_json::from_str(&self.run(&["curl", "-sf", "-H", accept, &url])?.ok()?)?)
+    }
+
+    /// Overwrites a blob in the registry's storage, so that it serves other bytes under that digest.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn corrupt(&self, digest: &str, content: &[u8]) -> Result<()> {
+        let hex = digest.strip_prefix("sha256:").ok_or("not a sha256 digest")?;
+        let two = hex.get(..2).ok_or("a short digest")?;
+        self.write(&format!("/var/lib/registry/docker/registry/v2/blobs/sha256/{two}/{hex}/data"), content)
     }
 }

@@ -19,6 +19,14 @@ impl Layout {
             Suite::Forky => &[Self::Bundle, Self::SigTag],
         }
     }
+
+    /// The layout that the suite's cosign writes unless told otherwise.
+    pub fn usual(suite: Suite) -> Self {
+        match suite {
+            Suite::Trixie => Self::SigTag,
+            Suite::Forky => Self::Bundle,
+        }
+    }
 }
 
 impl Node {
@@ -43,7 +51,15 @@ impl Node {
     /// # Errors
     /// What cosign says.
     pub fn sign(&self, image: &Published, key: &str, layout: Layout) -> Result<()> {
-        self.cosign("sign", image, key, layout, "")
+        self.sign_all(std::slice::from_ref(image), key, layout)
+    }
+
+    /// As [`Node::sign`], for many images in one run of cosign.
+    ///
+    /// # Errors
+    /// What cosign says.
+    pub fn sign_all(&self, images: &[Published], key: &str, layout: Layout) -> Result<()> {
+        self.cosign("sign", images, key, layout, "")
     }
 
     /// Attests a SLSA provenance of `image` with the key of that name.
@@ -54,10 +70,16 @@ impl Node {
         let predicate =
             r#"{"builder":{"id":"https://builder.example"},"buildType":"https://builder.example/v1","invocation":{}}"#;
         self.write("/root/keys/provenance.json", predicate)?;
-        self.cosign("attest", image, key, layout, "--type slsaprovenance02 --predicate /root/keys/provenance.json")
+        self.cosign(
+            "attest",
+            std::slice::from_ref(image),
+            key,
+            layout,
+            "--type slsaprovenance02 --predicate /root/keys/provenance.json",
+        )
     }
 
-    fn cosign(&self, what: &str, image: &Published, key: &str, layout: Layout, more: &str) -> Result<()> {
+    fn cosign(&self, what: &str, images: &[Published], key: &str, layout: Layout, more: &str) -> Result<()> {
         let layout = match (self.suite, layout) {
             (Suite::Trixie, Layout::SigTag) => "--tlog-upload=false",
             (Suite::Forky, Layout::SigTag) => {
@@ -68,7 +90,7 @@ impl Node {
         };
         let script = format!(
             "COSIGN_PASSWORD= cosign {what} --yes --allow-http-registry {layout} {more} --key /root/keys/{key}.key {}",
-            image.by_digest()
+            images.iter().map(Published::by_digest).collect::<Vec<_>>().join(" ")
         );
         self.sh(&script)?.ok()?;
         Ok(())
@@ -80,7 +102,7 @@ impl Node {
     /// What skopeo says.
     pub fn replay(&self, from: &Published, to: &Published, layout: Layout) -> Result<()> {
         let tag = |image: &Published| {
-            let tag = image.image.digest().replace(':', "-");
+            let tag = image.digest().replace(':', "-");
             let path = image.repository().split_once('/').map_or("", |(_, path)| path).to_owned();
             match layout {
                 Layout::SigTag => format!("{path}:{tag}.sig"),
