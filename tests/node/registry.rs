@@ -1,0 +1,167 @@
+//! A registry inside the node, on loopback, and images in it.
+
+use serde_json::Value;
+
+use super::{Image, Node, Result, image::Index, product::in_registry};
+
+const PLAIN_TO: &str = "--dest-tls-verify=false";
+pub const REGISTRY: &str = "127.0.0.1:5000";
+const UNIT: &str = "registry";
+
+const CONFIG: &str = "version: 0.1
+log: { level: error, accesslog: { disabled: true } }
+storage: { filesystem: { rootdirectory: /var/lib/registry }, delete: { enabled: true } }
+http: { addr: '127.0.0.1:5000' }
+";
+
+/// An image in the registry, under a tag.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// `host/path:tag`.
+    pub name: String,
+    /// What this node runs of it.
+    pub image: Image,
+    /// The index that the tag stands for, where it is one.
+    pub index: Option<Index>,
+}
+
+impl Published {
+    /// `host/path`.
+    pub fn repository(&self) -> &str {
+        self.name.rsplit_once(':').map_or(&self.name, |(repository, _)| repository)
+    }
+
+    /// The digest that the tag stands for.
+    pub fn digest(&self) -> String {
+        self.index.as_ref().map_or_else(|| self.image.digest(), Index::digest)
+    }
+
+    /// `host/path@sha256:…`.
+    pub fn by_digest(&self) -> String {
+        format!("{}@{}", self.repository(), self.digest())
+    }
+
+    /// An archive of it that calls it by its name.
+    ///
+    /// # Errors
+    /// Never for these paths.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        match &self.index {
+            Some(index) => index.archive(&self.name),
+            None => self.image.archive(&self.name),
+        }
+    }
+}
+
+impl Node {
+    /// Starts the registry and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn start_registry(&self) -> Result<()> {
+        self.write("/etc/registry.yml", CONFIG)?;
+        let unit = format!("--unit={UNIT}");
+        self.run(&["systemd-run", "--quiet", "--collect", &unit, "docker-registry", "serve", "/etc/registry.yml"])?
+            .ok()?;
+        self.wait_until("the registry answers", || {
+            Ok(self.run(&["curl", "-sf", &format!("http://{REGISTRY}/v2/")])?.success())
+        })
+    }
+
+    /// Stops the registry. What it holds stays.
+    ///
+    /// # Errors
+    /// What systemd says.
+    pub fn stop_registry(&self) -> Result<()> {
+        self.run(&["systemctl", "stop", UNIT])?.ok()?;
+        Ok(())
+    }
+
+    /// Puts `image` into the registry as `path` (with its tag, without the host).
+    ///
+    /// # Errors
+    /// What skopeo says, or where the registry gave it another digest.
+    pub fn push(&self, path: &str, image: &Image) -> Result<Published> {
+        self.publish(path, Published { name: in_registry(path), image: image.clone(), index: None })
+    }
+
+    /// As [`Node::push`], for an index with its children.
+    ///
+    /// # Errors
+    /// As [`Node::push`].
+    pub fn push_index(&self, path: &str, index: &Index) -> Result<Published> {
+        let native = index.children.first().ok_or("an index without children")?.clone();
+        self.publish(path, Published { name: in_registry(path), image: native, index: Some(index.clone()) })
+    }
+
+    fn publish(&self, path: &str, published: Published) -> Result<Published> {
+        let archive = format!("/var/tmp/push-{}.tar", published.digest().replace(':', "-"));
+        self.write(&archive, published.archive()?)?;
+        let (from, to) = (format!("oci-archive:{archive}"), format!("docker://{}", published.name));
+        self.run(&[
+            "skopeo",
+            "copy",
+            "--quiet",
+            "--insecure-policy",
+            "--all",
+            "--preserve-digests",
+            PLAIN_TO,
+            &from,
+            &to,
+        ])?
+        .ok()?;
+        self.run(&["rm", &archive])?.ok()?;
+        let digest = self.digest_of(path)?;
+        if digest != published.digest() {
+            return Err(format!("{path} is {digest} in the registry, not {}", published.digest()).into());
+        }
+        Ok(published)
+    }
+
+    /// The digest that the registry has for `path:tag`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn digest_of(&self, path: &str) -> Result<String> {
+        let (repository, tag) = path.rsplit_once(':').ok_or("no tag")?;
+        let script = format!(
+            "curl -sfI -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
+             -H 'Accept: application/vnd.oci.image.index.v1+json' \
+             http://{REGISTRY}/v2/{repository}/manifests/{tag} | tr -d '\\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: //p'"
+        );
+        let digest = self.sh(&script)?.ok()?.trim().to_owned();
+        if digest.is_empty() { Err(format!("no {path} in the registry").into()) } else { Ok(digest) }
+    }
+
+    /// Copies whatever is at `from` to `to`, blobs included, without changing a byte.
+    ///
+    /// # Errors
+    /// What skopeo says.
+    pub fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (format!("docker://{REGISTRY}/{from}"), format!("docker://{REGISTRY}/{to}"));
+        let plain_from = "--src-tls-verify=false";
+        self.run(&["skopeo", "copy", "--quiet", "--insecure-policy", "--all", plain_from, PLAIN_TO, &from, &to])?
+            .ok()?;
+        Ok(())
+    }
+
+    /// The manifest at `path:tag` or `path@digest`, as JSON.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Result<Value> {
+        let url = format!("http://{REGISTRY}/v2/{repository}/manifests/{reference}");
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        Ok(serde_json::from_str(&self.run(&["curl", "-sf", "-H", accept, &url])?.ok()?)?)
+    }
+
+    /// Overwrites a blob in the registry's storage, so that it serves other bytes under that digest.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn corrupt(&self, digest: &str, content: &[u8]) -> Result<()> {
+        let hex = digest.strip_prefix("sha256:").ok_or("not a sha256 digest")?;
+        let two = hex.get(..2).ok_or("a short digest")?;
+        self.write(&format!("/var/lib/registry/docker/registry/v2/blobs/sha256/{two}/{hex}/data"), content)
+    }
+}

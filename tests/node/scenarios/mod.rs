@@ -1,0 +1,59 @@
+//! What must hold on a node. Names say what, files say about what.
+
+mod chains;
+mod cli;
+mod expect;
+mod gates;
+mod harness;
+mod index;
+mod journal;
+mod large;
+mod load;
+mod matrix;
+mod names;
+mod package;
+mod registry;
+mod service;
+mod settings;
+mod store;
+
+use crate::{
+    node::{Result, Suite},
+    runner::Scenario,
+};
+
+const fn on_every_node(name: &'static str, run: fn(Suite) -> Result<()>) -> Scenario {
+    Scenario { name, suites: &Suite::ALL, run }
+}
+
+/// Every scenario. Those that take longest come first, so that none is left alone at the end.
+pub const ALL: &[Scenario] = &[
+    on_every_node("large::a-large-layer-is-hashed-and-admitted", large::admitted),
+    on_every_node("large::daemon-killed-while-a-layer-is-applied", large::daemon_killed),
+    on_every_node("load::many-pulls-of-many-layers-at-once", load::many_pulls),
+    on_every_node("service::a-hundred-crashes-then-a-good-start", service::crashes),
+    on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
+    on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
+    on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
+    on_every_node("index::signed-index-and-signed-child", index::children),
+    on_every_node("names::an-archive-does-not-inherit-a-name", names::archive),
+    on_every_node("gates::nobody-but-containerd-may-ask", gates::strangers),
+    on_every_node("gates::a-loop-in-the-configuration-is-refused", gates::in_a_loop),
+    on_every_node("service::stopped-with-its-sockets-nothing-passes", service::stopped),
+    on_every_node("service::stopped-alone-the-next-pull-starts-it", service::started_by_pull),
+    on_every_node("service::killed-while-deciding", service::killed_while_deciding),
+    on_every_node("service::running-containers-live-on", service::containers_live_on),
+    on_every_node("settings::broken-policy-at-reload", settings::policy_at_reload),
+    on_every_node("settings::broken-policy-at-start", settings::policy_at_start),
+    on_every_node("settings::broken-configuration-at-reload", settings::config_at_reload),
+    on_every_node("settings::broken-configuration-at-start", settings::config_at_start),
+    on_every_node("settings::a-key-file-that-is-no-key", settings::bad_key),
+    on_every_node("settings::audit-mode-admits-and-records", settings::audit_mode),
+    on_every_node("journal::stopped-nothing-is-admitted", journal::stopped),
+    on_every_node("store::layers-discarded-after-unpacking", store::discarded_layers),
+    on_every_node("store::content-isolated-by-namespace", store::isolated_content),
+    on_every_node("registry::down-slow-or-lying", registry::trouble),
+    on_every_node("cli::check-status-and-daemon-check", cli::commands),
+    on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),
+    on_every_node("harness::every-path-brings-an-image-onto-a-node-without-gates", harness::every_path),
+];

@@ -1,0 +1,41 @@
+//! "There is no signature" and "the registry did not answer" stay apart.
+
+use super::expect;
+use crate::node::{Image, Node, Path, Result, Suite, registry::Published, signing::Layout};
+
+pub fn trouble(suite: Suite) -> Result<()> {
+    let node = Node::gated(suite)?;
+    let image = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
+    node.sign(&image, "demo", Layout::SigTag)?;
+    for path in Path::of(suite).iter().filter(|path| path.is_archive()) {
+        node.clean()?;
+        node.stop_registry()?;
+        retry(&node, *path, &image, "PG302")?;
+
+        node.start_registry()?;
+        node.systemctl(&["kill", "--signal=SIGSTOP", "registry"])?;
+        let slow = retry(&node, *path, &image, "PG302");
+        node.systemctl(&["kill", "--signal=SIGCONT", "registry"])?;
+        slow?;
+
+        // Could not tell is not remembered.
+        node.clean()?;
+        expect::admitted(&node, *path, &image)?;
+    }
+    let lied_about = node.push("demo/lied-about:v1", &Image::of_small_layers("lied-about", 2)?)?;
+    node.sign(&lied_about, "demo", Layout::SigTag)?;
+    let signature = format!("{}.sig", lied_about.digest().replace(':', "-"));
+    let manifest = node.manifest("demo/lied-about", &signature)?;
+    let payload = manifest["layers"][0]["digest"].as_str().ok_or("no payload")?;
+    node.corrupt(payload, br#"{"critical":{"identity":{},"image":{},"type":""},"optional":{}}"#)?;
+    for path in Path::of(suite) {
+        node.clean()?;
+        expect::refused(&node, *path, &lied_about, &["PG304"])?;
+    }
+    Ok(())
+}
+
+fn retry(node: &Node, path: Path, image: &Published, code: &str) -> Result<()> {
+    let message = expect::refused(node, path, image, &[code])?;
+    expect::holds(message.contains(&format!("RETRY {code}")), || format!("not a RETRY: {message}"))
+}

@@ -1,0 +1,148 @@
+//! Bad files: one clear error, nothing lost, and the next pull works once they are mended.
+
+use super::expect;
+use crate::node::{
+    Image, Node, Path, Result, Suite,
+    product::{CONFIG, CONFIG_FILE, KEY_FILE, POLICY, POLICY_FILE, SERVICE},
+    registry::Published,
+    signing::Layout,
+};
+
+/// A word that no table has, on line 3, near enough to be understood.
+const TYPO: &str = "schema = 1\n\n[[attestr]]\nname = \"demo\"\n";
+
+pub fn policy_at_reload(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    for broken in [TYPO, "", "schema = 1\n[default", "schema = 2\n[default]\nrequire = \"deny\"\n"] {
+        stage.node.write(POLICY_FILE, broken)?;
+        stage.node.reload()?;
+        stage.goes_on("a broken policy")?;
+    }
+    stage.node.write(POLICY_FILE, TYPO)?;
+    stage.node.reload()?;
+    stage.says("policy.toml:3")?;
+    stage.node.write(POLICY_FILE, POLICY.replace("require = { all = [\"demo\"] }", "require = \"deny\""))?;
+    stage.node.reload()?;
+    stage.node.clean()?;
+    expect::refused(&stage.node, Path::CriPull, &stage.signed, &["PG202"])?;
+    stage.node.write(POLICY_FILE, POLICY)?;
+    stage.node.reload()?;
+    stage.goes_on("a mended policy")
+}
+
+pub fn policy_at_start(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    stage.start_from_nothing(CONFIG, TYPO)?;
+    for path in Path::of(suite) {
+        stage.node.clean()?;
+        let message = expect::refused(&stage.node, *path, &stage.signed, &["PG402"])?;
+        expect::holds(message.contains("policy.toml:3"), || format!("the message does not say where: {message}"))?;
+    }
+    expect::holds(stage.node.is_active(SERVICE)?, || "the daemon stopped".to_owned())?;
+    // Nobody touches systemd.
+    stage.node.write(POLICY_FILE, POLICY)?;
+    stage.goes_on("a mended policy")
+}
+
+pub fn config_at_reload(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    for broken in ["mdoe = \"enforce\"\n", "", "mode = \"audit", "mode = \"on\"\n"] {
+        stage.node.write(CONFIG_FILE, broken)?;
+        stage.node.reload()?;
+        stage.goes_on("a broken configuration")?;
+    }
+    stage.says("config.toml:1")?;
+    stage.node.write(CONFIG_FILE, CONFIG)?;
+    stage.node.reload()?;
+    stage.goes_on("a mended configuration")
+}
+
+pub fn config_at_start(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    stage.start_from_nothing(&CONFIG.replace("mode", "mdoe"), POLICY)?;
+    for path in Path::of(suite) {
+        stage.node.clean()?;
+        let message = expect::refused(&stage.node, *path, &stage.signed, &["PG403"])?;
+        expect::holds(message.contains("config.toml:1"), || format!("the message does not say where: {message}"))?;
+    }
+    stage.node.write(CONFIG_FILE, CONFIG)?;
+    stage.goes_on("a mended configuration")
+}
+
+pub fn bad_key(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    let key = stage.node.read(KEY_FILE)?;
+    stage.node.write(KEY_FILE, "-----BEGIN PUBLIC KEY-----\nnot a key\n-----END PUBLIC KEY-----\n")?;
+    stage.start_from_nothing(CONFIG, POLICY)?;
+    let message = expect::refused(&stage.node, Path::CriPull, &stage.signed, &["PG402"])?;
+    expect::holds(message.contains("demo.pub"), || format!("the message does not name the key file: {message}"))?;
+    stage.node.write(KEY_FILE, key)?;
+    stage.goes_on("a mended key file")
+}
+
+/// The node's mode, and a rule's own.
+pub fn audit_mode(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    let audit_config = CONFIG.replace("enforce", "audit");
+    let audit_rule =
+        POLICY.replace("require = { all = [\"demo\"] }", "require = { all = [\"demo\"] }\nmode = \"audit\"");
+    for (config, policy) in [(audit_config.as_str(), POLICY), (CONFIG, audit_rule.as_str())] {
+        stage.node.configure(config, policy)?;
+        for path in Path::of(suite) {
+            stage.node.clean()?;
+            let cursor = stage.node.cursor()?;
+            expect::admitted(&stage.node, *path, &stage.unsigned)?;
+            let entries = stage.node.audit_since(&cursor)?;
+            let recorded = entries.iter().any(|entry| entry.verdict == "deny" && entry.code == "PG101");
+            expect::holds(recorded, || format!("{}: no deny recorded: {entries:?}", path.name(suite)))?;
+        }
+    }
+    stage.node.configure(CONFIG, POLICY)?;
+    stage.goes_on("enforcement again")
+}
+
+/// A node with the demo's policy, and a signed and an unsigned image.
+struct Stage {
+    node: Node,
+    signed: Published,
+    unsigned: Published,
+}
+
+impl Stage {
+    fn set(suite: Suite) -> Result<Self> {
+        let node = Node::gated(suite)?;
+        let signed = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
+        node.sign(&signed, "demo", Layout::usual(suite))?;
+        let unsigned = node.push("demo/unsigned:v1", &Image::of_small_layers("unsigned", 2)?)?;
+        Ok(Self { node, signed, unsigned })
+    }
+
+    /// A daemon that never saw a good file.
+    fn start_from_nothing(&self, config: &str, policy: &str) -> Result<()> {
+        self.node.systemctl(&["stop", SERVICE])?;
+        self.node.sh("rm -rf /var/lib/pullgate/*")?.ok()?;
+        self.node.write(CONFIG_FILE, config)?;
+        self.node.write(POLICY_FILE, policy)?;
+        self.node.systemctl(&["start", SERVICE])
+    }
+
+    /// The demo's policy is in force.
+    fn goes_on(&self, under: &str) -> Result<()> {
+        self.node.clean()?;
+        expect::admitted(&self.node, Path::CriPull, &self.signed).map_err(|error| format!("under {under}: {error}"))?;
+        self.node.clean()?;
+        expect::refused(&self.node, Path::CriPull, &self.unsigned, &["PG101"])
+            .map_err(|error| format!("under {under}: {error}"))?;
+        Ok(())
+    }
+
+    /// The journal, `status` and the unit's status line all name the place.
+    fn says(&self, place: &str) -> Result<()> {
+        let journal = self.node.run(&["journalctl", "--no-pager", "-u", SERVICE, "-o", "cat"])?.ok()?;
+        expect::holds(journal.contains(place), || format!("the journal does not name {place}: {journal}"))?;
+        let line = self.node.property(SERVICE, "StatusText")?;
+        expect::holds(line.contains(place), || format!("the unit's status does not name {place}: {line}"))?;
+        let status = self.node.run(&["pullgate", "status"])?;
+        expect::holds(status.text().contains(place), || format!("status does not name {place}: {}", status.text()))
+    }
+}

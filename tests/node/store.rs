@@ -1,0 +1,180 @@
+//! What containerd holds, over its own interface: the snapshots that prove an image was unpacked, and the
+//! removal of everything between two cases.
+
+use std::{collections::HashSet, future::Future};
+
+use containerd_client::{
+    Client,
+    services::v1::{
+        DeleteContainerRequest, DeleteContentRequest, DeleteImageRequest, DeleteRequest, DeleteTaskRequest,
+        KillRequest, ListContainersRequest, ListContentRequest, ListImagesRequest, ListNamespacesRequest, ListRequest,
+        snapshots::{Kind, ListSnapshotsRequest, RemoveSnapshotRequest, StatSnapshotRequest},
+    },
+};
+use tonic::{Code, IntoRequest, Request, Status};
+
+use super::{Result, machine::Node};
+
+const SNAPSHOTTER: &str = "overlayfs";
+
+/// Runs a future to its end on this thread.
+///
+/// # Errors
+/// What the future says.
+pub fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// A name that an image goes by, and the digest it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub name: String,
+    pub digest: String,
+}
+
+impl Node {
+    /// Whether the snapshot of this chain of layers is there, complete.
+    ///
+    /// # Errors
+    /// Where containerd cannot tell.
+    pub fn unpacked(&self, namespace: &str, chain: &str) -> Result<bool> {
+        wait(async {
+            let client = Client::from_path(self.containerd_socket()).await?;
+            let request = StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: chain.to_owned() };
+            match client.snapshots().stat(within(namespace, request)?).await {
+                Ok(answer) => Ok(answer.into_inner().info.is_some_and(|info| info.kind == Kind::Committed as i32)),
+                Err(status) if status.code() == Code::NotFound => Ok(false),
+                Err(status) => Err(status.into()),
+            }
+        })
+    }
+
+    /// The image records of a namespace.
+    ///
+    /// # Errors
+    /// Where containerd cannot tell.
+    pub fn image_records(&self, namespace: &str) -> Result<Vec<Record>> {
+        wait(async {
+            let client = Client::from_path(self.containerd_socket()).await?;
+            let images = client.images().list(within(namespace, ListImagesRequest::default())?).await?.into_inner();
+            Ok(images
+                .images
+                .into_iter()
+                .map(|image| Record { digest: image.target.map(|it| it.digest).unwrap_or_default(), name: image.name })
+                .collect())
+        })
+    }
+
+    /// Removes every container, image, lease, snapshot and blob, in every namespace.
+    ///
+    /// # Errors
+    /// Where something stays behind: a layer that does is not unpacked again, and no gate is asked.
+    pub fn clean(&self) -> Result<()> {
+        wait(async {
+            let client = Client::from_path(self.containerd_socket()).await?;
+            let namespaces = client.namespaces().list(ListNamespacesRequest::default()).await?.into_inner().namespaces;
+            for namespace in namespaces {
+                let namespace = Namespace { client: &client, name: &namespace.name };
+                namespace.remove_containers().await?;
+                namespace.remove_images().await?;
+                namespace.remove_leases().await?;
+                namespace.remove_snapshots().await?;
+                namespace.remove_content().await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Namespace<'a> {
+    client: &'a Client,
+    name: &'a str,
+}
+
+impl Namespace<'_> {
+    async fn remove_containers(&self) -> Result<()> {
+        let request = within(self.name, ListContainersRequest::default())?;
+        for container in self.client.containers().list(request).await?.into_inner().containers {
+            let id = container.id;
+            let kill = KillRequest { container_id: id.clone(), signal: 9, all: true, ..KillRequest::default() };
+            if gone(self.client.tasks().kill(within(self.name, kill)?).await)? {
+                let wait =
+                    containerd_client::services::v1::WaitRequest { container_id: id.clone(), ..Default::default() };
+                gone(self.client.tasks().wait(within(self.name, wait)?).await)?;
+            }
+            gone(self.client.tasks().delete(within(self.name, DeleteTaskRequest { container_id: id.clone() })?).await)?;
+            gone(self.client.containers().delete(within(self.name, DeleteContainerRequest { id })?).await)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_images(&self) -> Result<()> {
+        let request = within(self.name, ListImagesRequest::default())?;
+        for image in self.client.images().list(request).await?.into_inner().images {
+            let request = DeleteImageRequest { name: image.name, ..DeleteImageRequest::default() };
+            gone(self.client.images().delete(within(self.name, request)?).await)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_leases(&self) -> Result<()> {
+        let request = within(self.name, ListRequest::default())?;
+        for lease in self.client.leases().list(request).await?.into_inner().leases {
+            let request = DeleteRequest { id: lease.id, sync: true };
+            gone(self.client.leases().delete(within(self.name, request)?).await)?;
+        }
+        Ok(())
+    }
+
+    /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this.
+    async fn remove_snapshots(&self) -> Result<()> {
+        loop {
+            let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), ..Default::default() };
+            let mut answer = self.client.snapshots().list(within(self.name, request)?).await?.into_inner();
+            let mut snapshots = Vec::new();
+            while let Some(page) = answer.message().await? {
+                snapshots.extend(page.info);
+            }
+            if snapshots.is_empty() {
+                return Ok(());
+            }
+            let parents: HashSet<_> = snapshots.iter().map(|snapshot| snapshot.parent.clone()).collect();
+            for leaf in snapshots.iter().filter(|snapshot| !parents.contains(&snapshot.name)) {
+                let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: leaf.name.clone() };
+                gone(self.client.snapshots().remove(within(self.name, request)?).await)?;
+            }
+        }
+    }
+
+    async fn remove_content(&self) -> Result<()> {
+        let request = within(self.name, ListContentRequest::default())?;
+        let mut answer = self.client.content().list(request).await?.into_inner();
+        let mut digests = Vec::new();
+        while let Some(page) = answer.message().await? {
+            digests.extend(page.info.into_iter().map(|info| info.digest));
+        }
+        for digest in digests {
+            gone(self.client.content().delete(within(self.name, DeleteContentRequest { digest })?).await)?;
+        }
+        Ok(())
+    }
+}
+
+/// `message` addressed to a namespace.
+///
+/// # Errors
+/// Where the name is none.
+pub fn within<T>(namespace: &str, message: impl IntoRequest<T>) -> Result<Request<T>> {
+    let mut request = message.into_request();
+    request.metadata_mut().insert("containerd-namespace", namespace.parse()?);
+    Ok(request)
+}
+
+/// Whether it was there to be removed; that containerd's collector was faster is no trouble.
+fn gone<T>(answer: std::result::Result<T, Status>) -> Result<bool> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(status) if status.code() == Code::NotFound => Ok(false),
+        Err(status) => Err(status.into()),
+    }
+}
