@@ -49,12 +49,14 @@ pub struct Activation {
     current: watch::Sender<Option<Arc<Snapshot>>>,
     loading: AsyncMutex<()>,
     seen: Mutex<Seen>,
-    tell: Box<dyn Fn(&Snapshot, &Outcome) + Send + Sync>,
+    tell: Box<Tell>,
 }
+
+type Tell = dyn Fn(&Snapshot, &Outcome) + Send + Sync;
 
 /// The files that were read, and how they looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen(BTreeMap<PathBuf, Option<(u64, u64, u64, i64, i64)>>);
+struct Seen(BTreeMap<PathBuf, Option<files::Fingerprint>>);
 
 /// The texts that were last in force, as the state directory keeps them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,8 +69,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// What tells whether a file was changed: device, inode, size and time. None when it is not there.
-pub(crate) fn fingerprint(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+/// What tells whether a file was changed: device, inode, size, and the seconds and nanoseconds of its change.
+pub(crate) type Fingerprint = (u64, u64, u64, i64, i64);
+
+/// How the file at `path` looks now. None when it is not there.
+pub(crate) fn fingerprint(path: &Path) -> Option<Fingerprint> {
     let meta = fs::metadata(path).ok()?;
     Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
 }
