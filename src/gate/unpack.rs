@@ -61,7 +61,8 @@ pub struct Counts {
     pub layers: AtomicU64,
 }
 
-/// A layer of an image that was decided about, at its place: it passes without another decision or entry.
+/// A layer of an image that was decided about, at its place: it passes once without another decision or entry, so that
+/// each unpacking of an image has one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pass {
     generation: u64,
@@ -213,7 +214,7 @@ impl Unpack {
             }
             Err(status) => return refused(trouble(Trouble::from(status)), None),
         };
-        if self.passes.contains_key(&pass(snapshot, &target.namespace, layer.digest, target.chain)) {
+        if self.passes.remove(&pass(snapshot, &target.namespace, layer.digest, target.chain)).is_some() {
             return Judgement::Covered(target);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
@@ -231,7 +232,8 @@ impl Unpack {
             decision.digest.is_some_and(|digest| digest == image.manifest || image.indexes.contains(&digest))
         };
         let decided = images.into_iter().find(is_decided);
-        let layers = decided.map(|image| image.layers).unwrap_or_default();
+        let mut layers = decided.map(|image| image.layers).unwrap_or_default();
+        layers.retain(|(_, chain)| *chain != target.chain);
         Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers })
     }
 

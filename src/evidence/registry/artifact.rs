@@ -35,7 +35,6 @@ pub(super) fn not_sha256() -> Cause {
 pub(super) struct ArtifactManifest {
     pub(super) media_type: Option<String>,
     pub(super) layers: Vec<Entry>,
-    pub(super) subject: Option<Entry>,
 }
 
 /// A list of manifests: an answer of the referrers API, or the index under the fallback tag.
