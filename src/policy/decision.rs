@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_a_row_for_every_code_and_no_other() {
+        let manual = include_str!("../../docs/codes.md");
+        let rows: Vec<&str> = manual.lines().filter(|line| line.starts_with("| PG")).collect();
+        let expected: Vec<String> = Code::ALL.iter().map(|code| format!("| {code} | {} |", code.name())).collect();
+        assert_eq!(rows.len(), expected.len());
+        for (row, start) in rows.iter().zip(&expected) {
+            assert!(row.starts_with(start.as_str()), "{row}");
+        }
+    }
+
+    #[test]
     fn the_message_keeps_its_length_and_its_ends_whatever_is_put_in() {
         let long = "\u{202e}x\n".repeat(400);
         for code in Code::ALL {
