@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Field, entry::encode};
+use super::{Field, Kind, entry::encode};
 use crate::image::Digest;
 
 /// One entry of the journal, as `journalctl -o export` writes it.
@@ -79,6 +79,12 @@ impl Exported {
         if values.next().is_some() { None } else { std::str::from_utf8(value).ok() }
     }
 
+    /// Whether this is an entry of the audit, not a line of the operational log or of systemd about the unit.
+    pub fn is_audit(&self) -> bool {
+        let kind = |id: &[u8]| Kind::ALL.iter().any(|kind| kind.message_id().as_bytes() == id);
+        self.values(Field::MessageId).any(kind) || self.values(Field::Seq).next().is_some()
+    }
+
     /// The number of the entry.
     pub fn sequence(&self) -> Option<u64> {
         self.text(Field::Seq)?.parse().ok()
@@ -97,7 +103,7 @@ impl Exported {
 /// What a chain of entries shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Entries that were read.
+    /// Audit entries that were read.
     pub entries: u64,
     /// Where the chain does not hold, in order.
     pub breaks: Vec<Break>,
@@ -125,19 +131,19 @@ pub enum Break {
         /// Its number.
         at: u64,
     },
-    /// An entry without a number or hash, after the one with this number (0: at the beginning).
+    /// An audit entry without a number or hash, after the one with this number (0: at the beginning).
     Unreadable {
         /// The number before it.
         after: u64,
     },
 }
 
-/// Follows the chain through `entries`, in the order of the journal. What came before the first of
-/// them (journald removes old entries) cannot be told.
+/// Follows the chain through `entries`, in the order of the journal; other entries are passed over. What
+/// came before the first of them (journald removes old entries) cannot be told.
 pub fn verify_chain(entries: impl IntoIterator<Item = Exported>) -> Report {
     let mut report = Report::default();
     let mut last: Option<(u64, Digest)> = None;
-    for entry in entries {
+    for entry in entries.into_iter().filter(Exported::is_audit) {
         report.entries += 1;
         let (Some(sequence), Some(previous)) = (entry.sequence(), entry.text(Field::Previous)) else {
             report.breaks.push(Break::Unreadable { after: last.map_or(0, |(sequence, _)| sequence) });
@@ -209,9 +215,13 @@ mod tests {
         changed[2] = entry(text.replace("mode enforce", "mode audit").as_bytes());
         assert_eq!(breaks(changed), [Break::Changed { at: 4 }]);
 
-        let mut foreign = entries;
-        foreign.insert(2, entry(b"MESSAGE=hello\n"));
-        assert_eq!(breaks(foreign), [Break::Unreadable { after: 2 }]);
+        let mut stripped = entries.clone();
+        stripped.insert(2, entry(format!("MESSAGE_ID={}\n", Kind::Deny.message_id()).as_bytes()));
+        assert_eq!(breaks(stripped), [Break::Unreadable { after: 2 }]);
+
+        let mut beside = entries;
+        beside.insert(2, entry(b"MESSAGE=a line of the operational log\n"));
+        assert_eq!(verify_chain(beside), Report { entries: 6, breaks: Vec::new() });
         assert_eq!(verify_chain([]), Report::default());
     }
 

@@ -112,7 +112,7 @@ impl Record {
         record.set_some(Field::Layer, facts.layer);
         record.set_some(Field::Namespace, facts.namespace);
         record.set_some(Field::Rule, decision.rule.as_ref());
-        record.set(Field::Revision, &decision.revision);
+        record.set_some(Field::Revision, Some(&decision.revision).filter(|revision| !revision.is_empty()));
         record.set_all(Field::Attestors, decision.attestors.iter());
         record.set_all(Field::Reason, decision.violations.iter().map(reason));
         record.set(Field::DurationUs, facts.duration.as_micros());
