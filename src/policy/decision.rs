@@ -65,10 +65,10 @@ codes! {
     OtherDigest = 103 "other-digest",
     /// A required attestor's key signed something that it may not sign, or that was not asked for.
     OtherPurpose = 104 "other-purpose",
-    /// No manifest in the content store has this layer at the place where it is being unpacked.
-    NoImageForLayer = 106 "no-image-for-layer",
     /// The registry does not have the image.
     NoSuchImage = 105 "no-such-image",
+    /// No manifest in the content store has this layer at the place where it is being unpacked.
+    NoImageForLayer = 106 "no-image-for-layer",
     /// The manifest, index or configuration is not what containerd and pullgate would read alike.
     MalformedImage = 107 "malformed-image",
     /// The bytes in the content store do not have the digest that they are stored under.
