@@ -36,6 +36,7 @@ deb: setup-deb release
 	@echo $(DEB)
 
 rpm: setup-rpm release
+	@mkdir -p $(dir $(RPM))
 	cargo generate-rpm --output $(RPM)
 	@echo $(RPM)
 
