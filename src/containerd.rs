@@ -221,10 +221,10 @@ impl Containerd {
         }
     }
 
-    /// The image records whose target is one of `targets`.
-    pub async fn images(&self, namespace: &str, targets: &[Digest]) -> Result<Vec<Image>, Status> {
+    /// The image records whose target is `target`.
+    pub async fn images(&self, namespace: &str, target: &Digest) -> Result<Vec<Image>, Status> {
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
-        let filters = targets.iter().map(|digest| format!("target.digest=={digest}")).collect();
+        let filters = vec![format!("target.digest=={target}")];
         Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
     }
 

@@ -76,11 +76,13 @@ pub const REFERENCE_CHARS: usize = 512;
 pub const CANDIDATE_MANIFESTS: usize = 256;
 /// Indexes in the content store that are looked at for one manifest.
 pub const PARENT_INDEXES: usize = 64;
-/// Names (repositories) that are judged for one digest.
-pub const NAMES: usize = 32;
+/// Names (repositories) that are looked at for one manifest or index.
+pub const NAMES: usize = 64;
 
-/// Pairs of digest and name that are judged for one request.
+/// Pairs of digest and name that are judged for one request: those first for which the policy has a rule.
 pub const SUBJECTS: usize = 64;
+/// Pairs that are judged at the same time for one request, so that none takes the turns of all others.
+pub const PARALLEL_SUBJECTS: usize = 8;
 
 /// Time for one decision, delegation and layer hashing not included.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
