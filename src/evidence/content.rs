@@ -86,6 +86,28 @@ enum Parsed {
     Config(Arc<Config>),
 }
 
+impl Parsed {
+    /// About the memory that it takes: whoever writes a document chooses its texts.
+    fn bytes(&self) -> u32 {
+        let descriptor = |descriptor: &Descriptor| {
+            let annotations = descriptor.annotations.iter().map(|(key, value)| 96 + key.len() + value.len());
+            256 + descriptor.media_type.len() + annotations.sum::<usize>()
+        };
+        let bytes: usize = match self {
+            Self::Document(document) => match &**document {
+                Document::Index(index) => index.children.iter().map(|child| 128 + descriptor(&child.descriptor)).sum(),
+                Document::Manifest(manifest) => {
+                    std::iter::once(&manifest.config).chain(&manifest.layers).map(descriptor).sum()
+                }
+            },
+            Self::Config(config) => {
+                32 * config.diff_ids.len() + config.platform.os.len() + config.platform.architecture.len()
+            }
+        };
+        u32::try_from(256 + bytes).unwrap_or(u32::MAX)
+    }
+}
+
 /// Reads containerd's content store, hashing all that it hands out.
 pub struct ContentStore {
     containerd: Arc<Containerd>,
@@ -106,16 +128,12 @@ struct FileIdentity {
 impl ContentStore {
     /// The content store of `containerd`.
     pub fn new(containerd: Arc<Containerd>) -> Self {
-        let weight = |_: &Digest, parsed: &Parsed| match parsed {
-            Parsed::Document(document) => match &**document {
-                Document::Index(index) => 256 + 512 * index.children.len() as u32,
-                Document::Manifest(manifest) => 512 + 512 * manifest.layers.len() as u32,
-            },
-            Parsed::Config(config) => 256 + 32 * config.diff_ids.len() as u32,
-        };
         Self {
             containerd,
-            parsed: Cache::builder().max_capacity(DOCUMENT_CACHE_BYTES).weigher(weight).build(),
+            parsed: Cache::builder()
+                .max_capacity(DOCUMENT_CACHE_BYTES)
+                .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
+                .build(),
             hashed: Cache::new(HASHED_LAYERS),
             hashing: Arc::new(Semaphore::new(limits::PARALLEL_HASHES)),
         }
@@ -131,8 +149,9 @@ impl ContentStore {
         layer: &Descriptor,
         chain: &Digest,
     ) -> Result<Vec<ImageOfLayer>, Trouble> {
-        let by_label = self.containerd.blobs(namespace, positions("l", &layer.digest), limits::CANDIDATE_MANIFESTS);
-        let found = self.placing(namespace, by_label.await?, layer, chain).await;
+        let by_label = positions("l", &layer.digest);
+        let by_label = self.containerd.blobs(namespace, by_label, limits::CANDIDATE_MANIFESTS).await?;
+        let found = self.placing(namespace, by_label, layer, chain).await;
         if matches!(&found, Ok(images) if !images.is_empty()) {
             return found;
         }
@@ -140,8 +159,10 @@ impl ContentStore {
         let manifests = vec![format!("labels.\"{CHILD}.config\"")];
         let all = self.containerd.blobs(namespace, manifests, limits::CANDIDATE_MANIFESTS).await?;
         match self.placing(namespace, all, layer, chain).await {
-            Ok(images) if images.is_empty() => found,
-            all => all,
+            Ok(images) if !images.is_empty() => Ok(images),
+            Err(trouble @ Trouble::Unreachable(_)) => Err(trouble),
+            // What is wrong with an image that does not list this layer is not what is wrong here.
+            _ => found,
         }
     }
 
@@ -384,5 +405,44 @@ fn claimed(text: &str, names: &mut Vec<Name>) {
         && let Ok(reference) = text.parse::<Reference>()
     {
         add(names, Name::Claimed(reference.repository));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_weighs_what_its_writer_put_into_it() {
+        let long = "x".repeat(1 << 20);
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","digest":"{}","size":1,"annotations":{{"a":"{long}"}}}}]}}"#,
+            media_type::MANIFEST,
+            Digest::of(b"")
+        );
+        let index = Document::parse(index.as_bytes(), media_type::INDEX).unwrap();
+        let config = format!(r#"{{"os":"{long}","architecture":"x","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let config = Config::parse(config.as_bytes()).unwrap();
+        for parsed in [Parsed::Document(Arc::new(index)), Parsed::Config(Arc::new(config))] {
+            assert!(parsed.bytes() > 1 << 20);
+        }
+    }
+
+    #[test]
+    fn what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end() {
+        let label = |host: &str, paths: &str| (format!("{SOURCE}{host}"), paths.to_owned());
+        let labels = [label("z.example", "a,b"), label("b.example", "x"), ("other".to_owned(), "y".to_owned())];
+        let blob = Blob { digest: Digest::of(b"m"), labels: labels.into() };
+        let mut names = fetched(&blob);
+        let noted = [("b.example", "x"), ("z.example", "a"), ("z.example", "b")];
+        assert_eq!(names, noted.map(|(host, path)| Name::Fetched(host.into(), path.into())));
+        for text in ["reg.io/x:1", "reg.io/x:2", "latest", "sha256:00"] {
+            claimed(text, &mut names);
+        }
+        assert_eq!(names[3..], [Name::Claimed("reg.io/x".parse().unwrap())]);
+        for i in 0..2 * limits::NAMES {
+            claimed(&format!("reg.io/a{i}"), &mut names);
+        }
+        assert_eq!(names.len(), limits::NAMES);
     }
 }
