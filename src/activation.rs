@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, watch};
 
 use crate::{
     boot,
@@ -86,9 +86,14 @@ impl Activation {
             Ok(Some(snapshot)) => snapshot,
             _ => return self.load().await.0,
         };
-        match snapshot.trouble.is_some() && self.changed() {
-            true => self.load().await.0,
-            false => snapshot,
+        if snapshot.trouble.is_none() || !self.changed() {
+            return snapshot;
+        }
+        let one_at_a_time = self.loading.lock().await;
+        // Who waited for another's turn finds what that one read.
+        match self.peek() {
+            Some(newer) if newer.generation != snapshot.generation => newer,
+            _ => self.load_within(&one_at_a_time).0,
         }
     }
 
@@ -99,7 +104,10 @@ impl Activation {
 
     /// Reads the files, and puts into force what can be used.
     pub async fn load(&self) -> (Arc<Snapshot>, Outcome) {
-        let _one_at_a_time = self.loading.lock().await;
+        self.load_within(&self.loading.lock().await)
+    }
+
+    fn load_within(&self, _one_at_a_time: &AsyncMutexGuard<'_, ()>) -> (Arc<Snapshot>, Outcome) {
         let previous = self.current.borrow().clone();
         let (snapshot, outcome, seen) = self.read(previous.as_deref());
         let news = previous
@@ -179,8 +187,8 @@ impl Activation {
             Some(previous) if previous.config.registries == config.registries => previous.registry.clone(),
             _ => Registry::new(config.registries.clone()),
         };
-        let same = previous.filter(|_| trouble.is_some()).map(|previous| previous.generation);
-        let generation = same.unwrap_or_else(|| previous.map_or(0, |previous| previous.generation) + 1);
+        // In trouble, too: a configuration in force can be new though the policy is not, and the other way round.
+        let generation = previous.map_or(0, |previous| previous.generation) + 1;
         let snapshot = Snapshot { generation, config, policy, boot: Arc::new(digests), registry, trouble };
         (snapshot, outcome, seen.into_inner())
     }

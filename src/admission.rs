@@ -4,7 +4,7 @@
 //! about, the policy either settles it or says which evidence would; that is gathered, verified and evaluated, unless a
 //! decision still holds. One subject that is admitted admits the request.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
@@ -16,7 +16,7 @@ use crate::{
     policy::{
         Policy, Rule,
         decision::{Code, Decision, Verdict},
-        evaluate::{Answer, Findings, Subject},
+        evaluate::{Answer, Findings, Origin, Subject},
     },
     snapshot::Snapshot,
     verify::{Unusable, verify},
@@ -46,21 +46,24 @@ impl Admission {
     }
 
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
-    pub async fn decide(self: &Arc<Self>, snapshot: &Arc<Snapshot>, mut subjects: Vec<Subject>) -> Decision {
+    pub async fn decide(self: &Arc<Self>, snapshot: &Arc<Snapshot>, subjects: Vec<Subject>) -> Decision {
         if let Some(subject) = subjects.iter().find(|subject| snapshot.boot.contains(&subject.digest)) {
             return boot_listed(snapshot, subject);
         }
         let Some(policy) = &snapshot.policy else {
             return Decision::refused(snapshot.no_policy());
         };
-        subjects.truncate(limits::SUBJECTS);
+        let mut waiting = in_order(snapshot, policy, subjects).into_iter();
         let mut deciding = JoinSet::new();
-        for subject in subjects {
-            let (admission, snapshot, policy) = (self.clone(), snapshot.clone(), policy.clone());
-            deciding.spawn(async move { admission.decide_subject(&snapshot, &policy, subject).await });
-        }
         let mut refusal: Option<Decision> = None;
-        while let Some(decided) = deciding.join_next().await {
+        loop {
+            while deciding.len() < limits::PARALLEL_SUBJECTS
+                && let Some(subject) = waiting.next()
+            {
+                let (admission, snapshot, policy) = (self.clone(), snapshot.clone(), policy.clone());
+                deciding.spawn(async move { admission.decide_subject(&snapshot, &policy, subject).await });
+            }
+            let Some(decided) = deciding.join_next().await else { break };
             let Ok(decision) = decided else { continue };
             if decision.verdict == Verdict::Allow {
                 return decision;
@@ -106,8 +109,9 @@ impl Admission {
         let mut findings = Findings::default();
         let Some(place) = place else { return findings };
         let host = place.repository.host.to_string();
+        // Waiting for a turn is not the registry's time.
+        let _permit = self.permits.acquire().await;
         let asking = async {
-            let _permit = self.permits.acquire().await;
             let mut stream = registry.evidence(place, subject.digest, policy.formats_for(rule));
             let mut unexplained: Vec<Found> = Vec::new();
             while let Some(item) = stream.items.recv().await {
@@ -138,6 +142,20 @@ impl Admission {
         }
         findings
     }
+}
+
+/// Each of `subjects` once: first those that the policy speaks of, and of these first those that containerd vouches for.
+/// So whoever makes an index that lists another's manifest under many names neither hides the right name nor delays it.
+fn in_order(snapshot: &Snapshot, policy: &Policy, subjects: Vec<Subject>) -> Vec<Subject> {
+    let mut seen = HashSet::new();
+    let mut subjects: Vec<Subject> = subjects.into_iter().filter(|subject| seen.insert(subject.clone())).collect();
+    subjects.sort_by_cached_key(|subject| {
+        let exempt = policy.exempt.iter().any(|exempt| exempt.digests.contains(&subject.digest));
+        let by_default = || policy.select(subject.name.as_ref(), &snapshot.config.labels).images.is_empty();
+        (!exempt, !exempt && by_default(), subject.origin == Origin::Claimed)
+    });
+    subjects.truncate(limits::SUBJECTS);
+    subjects
 }
 
 fn boot_listed(snapshot: &Snapshot, subject: &Subject) -> Decision {
@@ -185,4 +203,55 @@ fn tells_more(a: &Decision, b: &Decision) -> bool {
         (decision.audit_only, decision.verdict == Verdict::Inconclusive, closeness)
     }
     rank(a) > rank(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::Config, evidence::RegistryOptions, image::Digest};
+
+    fn snapshot(policy: &str) -> Arc<Snapshot> {
+        let config = Config::parse(Path::new("/etc/pullgate/config.toml"), "mode = \"enforce\"").unwrap();
+        let policy = Policy::parse("policy.toml", policy, &|_| Err("no file".into())).unwrap();
+        Arc::new(Snapshot {
+            generation: 1,
+            config: Arc::new(config),
+            policy: Some(Arc::new(policy)),
+            boot: Arc::default(),
+            registry: Registry::new(RegistryOptions::default()),
+            trouble: None,
+        })
+    }
+
+    fn subject(digest: &[u8], name: &str, origin: Origin) -> Subject {
+        Subject { digest: Digest::of(digest), name: Some(name.parse().unwrap()), origin }
+    }
+
+    #[tokio::test]
+    async fn names_that_others_invent_do_not_crowd_out_the_right_one() {
+        let snapshot = snapshot(&format!(
+            "schema = 1\n[[rule]]\nname = \"open\"\nimages = [\"reg.io/open/**\"]\nrequire = \"insecure-accept-anything\"\n\
+             [[exempt]]\nname = \"agents\"\ndigests = [\"{}\"]\n[default]\nrequire = \"deny\"",
+            Digest::of(b"agent")
+        ));
+        let admission = Arc::new(Admission::default());
+        let invented = |i: usize| {
+            [
+                subject(b"index", &format!("reg.io/open/a{i}"), Origin::Claimed),
+                subject(b"image", &format!("a.evil.example/a{i}"), Origin::Fetched),
+                subject(b"image", &format!("a.evil.example/a{i}"), Origin::Claimed),
+            ]
+        };
+        let invented: Vec<Subject> = (0..limits::SUBJECTS).flat_map(invented).collect();
+        for right in
+            [subject(b"image", "reg.io/open/x", Origin::Fetched), subject(b"agent", "z.example/agent", Origin::Claimed)]
+        {
+            let subjects = invented.iter().cloned().chain([right.clone()]).collect();
+            let decision = admission.decide(&snapshot, subjects).await;
+            assert_eq!((decision.verdict, decision.digest), (Verdict::Allow, Some(right.digest)));
+        }
+        assert_eq!(admission.decide(&snapshot, invented).await.verdict, Verdict::Deny);
+    }
 }

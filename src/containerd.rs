@@ -165,7 +165,10 @@ impl Containerd {
         }
     }
 
-    /// The blobs of `namespace` that match one of `filters`, at most `limit`.
+    /// The blobs of `namespace` that match one of `filters`.
+    ///
+    /// # Errors
+    /// [`Code::ResourceExhausted`] when there are more than `limit`: what a part of them says is not the whole truth.
     pub async fn blobs(&self, namespace: &str, filters: Vec<String>, limit: usize) -> Result<Vec<Blob>, Status> {
         let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
         let mut stream = client.list(request(ListContentRequest { filters }, Some(namespace))).await?.into_inner();
@@ -173,9 +176,8 @@ impl Containerd {
         while let Some(page) = stream.message().await? {
             let blob = |info: Info| Some(Blob { digest: info.digest.parse().ok()?, labels: info.labels });
             found.extend(page.info.into_iter().filter_map(blob));
-            if found.len() >= limit {
-                found.truncate(limit);
-                break;
+            if found.len() > limit {
+                return Err(Status::resource_exhausted(format!("more than {limit} documents are about this")));
             }
         }
         Ok(found)
@@ -197,7 +199,8 @@ impl Containerd {
         Ok(self.stream(namespace, digest, &mut more).await?.then_some(bytes))
     }
 
-    /// Hands the bytes stored under `digest` to `sink`, piece by piece. False when there are none.
+    /// Hands the bytes stored under `digest` to `sink`, piece by piece. False when there are none. Each piece has
+    /// [`limits::CONTAINERD_CALL`]; there may be many.
     pub async fn stream(
         &self,
         namespace: &str,
@@ -206,13 +209,15 @@ impl Containerd {
     ) -> Result<bool, Status> {
         let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
         let read = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
-        let mut stream = match client.read(request(read, Some(namespace))).await {
+        let mut call = Request::new(read);
+        insert(&mut call, NAMESPACE, namespace);
+        let mut stream = match in_time(client.read(call)).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(false),
             Err(status) => return Err(status),
         };
         loop {
-            match stream.message().await {
+            match in_time(stream.message()).await {
                 Ok(Some(piece)) => sink(&piece.data)?,
                 Ok(None) => return Ok(true),
                 Err(status) if status.code() == Code::NotFound => return Ok(false),
@@ -221,10 +226,10 @@ impl Containerd {
         }
     }
 
-    /// The image records whose target is one of `targets`.
-    pub async fn images(&self, namespace: &str, targets: &[Digest]) -> Result<Vec<Image>, Status> {
+    /// The image records whose target is `target`.
+    pub async fn images(&self, namespace: &str, target: &Digest) -> Result<Vec<Image>, Status> {
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
-        let filters = targets.iter().map(|digest| format!("target.digest=={digest}")).collect();
+        let filters = vec![format!("target.digest=={target}")];
         Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
     }
 
@@ -265,6 +270,11 @@ fn request<T>(message: T, namespace: Option<&str>) -> Request<T> {
         insert(&mut request, NAMESPACE, namespace);
     }
     request
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Status::deadline_exceeded("it does not answer");
+    tokio::time::timeout(limits::CONTAINERD_CALL, answer).await.map_err(silent)?
 }
 
 /// A value that is no header value is left out: containerd then says that the namespace is missing.

@@ -72,19 +72,21 @@ pub const LAYERS: usize = 512;
 pub const INDEX_CHILDREN: usize = 1024;
 /// Characters of a registry host, a repository path and a tag (distribution specification).
 pub const REFERENCE_CHARS: usize = 512;
-/// Manifests in the content store that are looked at for one layer.
-pub const CANDIDATE_MANIFESTS: usize = 256;
+/// Manifests in the content store that are looked at for one layer: a layer without files is in most of them.
+pub const CANDIDATE_MANIFESTS: usize = 4096;
 /// Indexes in the content store that are looked at for one manifest.
-pub const PARENT_INDEXES: usize = 64;
-/// Names (repositories) that are judged for one digest.
-pub const NAMES: usize = 32;
+pub const PARENT_INDEXES: usize = 1024;
+/// Names (repositories) that are looked at for one manifest or index.
+pub const NAMES: usize = 64;
 
-/// Pairs of digest and name that are judged for one request.
+/// Pairs of digest and name that are judged for one request: those first for which the policy has a rule.
 pub const SUBJECTS: usize = 64;
+/// Pairs that are judged at the same time for one request, so that none takes the turns of all others.
+pub const PARALLEL_SUBJECTS: usize = 8;
 
 /// Time for one decision, delegation and layer hashing not included.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
-/// Time for one call to containerd within a decision.
+/// Time for one call to containerd within a decision, and for each piece of a stream.
 pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
 /// Decisions that gather evidence at the same time.
 pub const PARALLEL_DECISIONS: usize = 64;

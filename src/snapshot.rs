@@ -15,7 +15,7 @@ use crate::{
 /// One consistent state of everything that decides.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// Grows with each activation.
+    /// Grows each time that the files are read.
     pub generation: u64,
     /// The configuration in force.
     pub config: Arc<Config>,

@@ -70,15 +70,45 @@ async fn a_broken_policy_at_reload_leaves_the_old_one_and_the_mend_is_found_by_i
     node.write("policy.toml", "schema = 1\n[defualt]");
     let (snapshot, outcome) = activation.load().await;
     assert!(matches!(outcome, Outcome::Rejected(_)));
-    assert_eq!((snapshot.revision(), snapshot.generation), (revision.as_str(), 1));
+    assert_eq!(snapshot.revision(), revision);
     let (code, message) = trouble(&snapshot);
     assert_eq!(code, Code::PolicyInvalid);
     assert!(message.contains("policy.toml:2:") && message.contains("did you mean `default`"), "{message}");
     assert!(activation.current().await.trouble.is_some());
     node.write("policy.toml", &POLICY.replace("all", "any"));
     let mended = activation.current().await;
-    assert!(mended.trouble.is_none() && mended.revision() != revision && mended.generation == 2);
+    assert!(mended.trouble.is_none() && mended.revision() != revision);
     assert_eq!(node.told.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn half_of_a_change_is_another_generation() {
+    let node = Node::new();
+    node.write("config.toml", "mode = \"audit\"\n");
+    let activation = node.activation();
+    let before = activation.load().await.0;
+    for (good, text, broken) in [
+        ("config.toml", "mode = \"enforce\"\n", "policy.toml"),
+        ("policy.toml", &POLICY.replace("all", "any"), "config.toml"),
+    ] {
+        node.write(good, text);
+        node.write(broken, "broken");
+        let after = activation.load().await.0;
+        assert!(after.config.mode == NodeMode::Enforce && after.generation > before.generation, "{good}");
+    }
+    assert_ne!(activation.current().await.revision(), before.revision());
+}
+
+#[tokio::test]
+async fn a_mended_file_is_read_once_by_all_who_wait() {
+    let node = Node::new();
+    node.write("policy.toml", "broken");
+    let activation = node.activation();
+    let broken = activation.load().await.0.generation;
+    node.write("policy.toml", POLICY);
+    let (a, b, c) = tokio::join!(activation.current(), activation.current(), activation.current());
+    assert_eq!([a.generation, b.generation, c.generation], [broken + 1; 3]);
+    assert_eq!(node.told.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
-use std::{collections::BTreeSet, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
@@ -27,21 +27,29 @@ const DOCUMENT_CACHE_BYTES: u64 = 4 << 20;
 /// Layers whose hash is remembered.
 const HASHED_LAYERS: u64 = 4096;
 
-/// A manifest that has the layer where it is being unpacked.
+/// An image that has the layer where it is being unpacked.
 #[derive(Clone, Debug)]
 pub struct ImageOfLayer {
-    /// The manifest.
-    pub manifest: Digest,
-    /// The indexes in the store that list it.
-    pub indexes: Vec<Digest>,
-    /// The names that lead to it.
-    pub names: Vec<Name>,
+    /// What can admit it: the indexes in the store that list its manifest, and the manifest.
+    pub documents: Vec<NamedDocument>,
     /// Every layer of it with the chain id that it completes.
-    pub layers: Vec<(Digest, Digest)>,
+    pub layers: Vec<(Descriptor, Digest)>,
+}
+
+/// An index or manifest with the names that lead to it.
+///
+/// What an index is called leads to the manifests that it lists; what a manifest is called says nothing about an index,
+/// since anybody can make one that lists it.
+#[derive(Clone, Debug)]
+pub struct NamedDocument {
+    /// The document.
+    pub digest: Digest,
+    /// Its names: those that containerd noted first, at most [`limits::NAMES`].
+    pub names: Vec<Name>,
 }
 
 /// A name of an image on this node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
     /// containerd fetched it from this host (without its port) and path.
     Fetched(String, String),
@@ -78,6 +86,28 @@ enum Parsed {
     Config(Arc<Config>),
 }
 
+impl Parsed {
+    /// About the memory that it takes: whoever writes a document chooses its texts.
+    fn bytes(&self) -> u32 {
+        let descriptor = |descriptor: &Descriptor| {
+            let annotations = descriptor.annotations.iter().map(|(key, value)| 96 + key.len() + value.len());
+            256 + descriptor.media_type.len() + annotations.sum::<usize>()
+        };
+        let bytes: usize = match self {
+            Self::Document(document) => match &**document {
+                Document::Index(index) => index.children.iter().map(|child| 128 + descriptor(&child.descriptor)).sum(),
+                Document::Manifest(manifest) => {
+                    std::iter::once(&manifest.config).chain(&manifest.layers).map(descriptor).sum()
+                }
+            },
+            Self::Config(config) => {
+                32 * config.diff_ids.len() + config.platform.os.len() + config.platform.architecture.len()
+            }
+        };
+        u32::try_from(256 + bytes).unwrap_or(u32::MAX)
+    }
+}
+
 /// Reads containerd's content store, hashing all that it hands out.
 pub struct ContentStore {
     containerd: Arc<Containerd>,
@@ -98,16 +128,12 @@ struct FileIdentity {
 impl ContentStore {
     /// The content store of `containerd`.
     pub fn new(containerd: Arc<Containerd>) -> Self {
-        let weight = |_: &Digest, parsed: &Parsed| match parsed {
-            Parsed::Document(document) => match &**document {
-                Document::Index(index) => 256 + 512 * index.children.len() as u32,
-                Document::Manifest(manifest) => 512 + 512 * manifest.layers.len() as u32,
-            },
-            Parsed::Config(config) => 256 + 32 * config.diff_ids.len() as u32,
-        };
         Self {
             containerd,
-            parsed: Cache::builder().max_capacity(DOCUMENT_CACHE_BYTES).weigher(weight).build(),
+            parsed: Cache::builder()
+                .max_capacity(DOCUMENT_CACHE_BYTES)
+                .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
+                .build(),
             hashed: Cache::new(HASHED_LAYERS),
             hashing: Arc::new(Semaphore::new(limits::PARALLEL_HASHES)),
         }
@@ -123,8 +149,9 @@ impl ContentStore {
         layer: &Descriptor,
         chain: &Digest,
     ) -> Result<Vec<ImageOfLayer>, Trouble> {
-        let by_label = self.containerd.blobs(namespace, positions("l", &layer.digest), limits::CANDIDATE_MANIFESTS);
-        let found = self.placing(namespace, by_label.await?, layer, chain).await;
+        let by_label = positions("l", &layer.digest);
+        let by_label = self.containerd.blobs(namespace, by_label, limits::CANDIDATE_MANIFESTS).await?;
+        let found = self.placing(namespace, by_label, layer, chain).await;
         if matches!(&found, Ok(images) if !images.is_empty()) {
             return found;
         }
@@ -132,8 +159,10 @@ impl ContentStore {
         let manifests = vec![format!("labels.\"{CHILD}.config\"")];
         let all = self.containerd.blobs(namespace, manifests, limits::CANDIDATE_MANIFESTS).await?;
         match self.placing(namespace, all, layer, chain).await {
-            Ok(images) if images.is_empty() => found,
-            all => all,
+            Ok(images) if !images.is_empty() => Ok(images),
+            Err(trouble @ Trouble::Unreachable(_)) => Err(trouble),
+            // What is wrong with an image that does not list this layer is not what is wrong here.
+            _ => found,
         }
     }
 
@@ -187,35 +216,47 @@ impl ContentStore {
         manifest: &Manifest,
         chains: Vec<Digest>,
     ) -> Result<ImageOfLayer, Trouble> {
-        let mut names = BTreeSet::new();
-        fetched(&blob, &mut names);
-        let (mut indexes, mut targets) = (Vec::new(), vec![blob.digest]);
-        for parent in self.parents(namespace, &blob.digest).await? {
-            let Ok(document) = self.document(namespace, &parent.digest).await else { continue };
-            let Document::Index(index) = &*document else { continue };
-            if index.lists(&blob.digest) {
-                indexes.push(parent.digest);
-                targets.push(parent.digest);
-                fetched(&parent, &mut names);
+        let above = self.above(namespace, &blob.digest).await?;
+        let mut names = self.names(namespace, &blob, &above).await?;
+        let mut documents = Vec::new();
+        for (parent, document) in &above {
+            if !matches!(&**document, Document::Index(index) if index.lists(&blob.digest)) {
+                continue;
             }
+            let above = self.above(namespace, &parent.digest).await?;
+            let of_index = self.names(namespace, parent, &above).await?;
+            of_index.iter().for_each(|name| add(&mut names, name.clone()));
+            documents.push(NamedDocument { digest: parent.digest, names: of_index });
         }
-        for target in targets.clone() {
-            for parent in self.parents(namespace, &target).await? {
-                if let Ok(document) = self.document(namespace, &parent.digest).await {
-                    annotated(&document, &target, &mut names);
-                }
-            }
-        }
-        for image in self.containerd.images(namespace, &targets).await? {
-            claimed(&image.name, &mut names);
-        }
-        let layers = manifest.layers.iter().map(|layer| layer.digest).zip(chains).collect();
-        let names = names.into_iter().take(limits::NAMES).collect();
-        Ok(ImageOfLayer { manifest: blob.digest, indexes, names, layers })
+        documents.push(NamedDocument { digest: blob.digest, names });
+        let layers = manifest.layers.iter().cloned().zip(chains).collect();
+        Ok(ImageOfLayer { documents, layers })
     }
 
-    async fn parents(&self, namespace: &str, digest: &Digest) -> Result<Vec<Blob>, Trouble> {
-        Ok(self.containerd.blobs(namespace, positions("m", digest), limits::PARENT_INDEXES).await?)
+    /// What the document behind `blob` is called: where containerd fetched it, and what records and archives say.
+    async fn names(&self, namespace: &str, blob: &Blob, above: &[(Blob, Arc<Document>)]) -> Result<Vec<Name>, Trouble> {
+        let mut names = fetched(blob);
+        for image in self.containerd.images(namespace, &blob.digest).await? {
+            claimed(&image.name, &mut names);
+        }
+        for (_, document) in above {
+            annotated(document, &blob.digest, &mut names);
+        }
+        Ok(names)
+    }
+
+    /// The documents in the store that list `digest`. One that cannot be used says nothing.
+    async fn above(&self, namespace: &str, digest: &Digest) -> Result<Vec<(Blob, Arc<Document>)>, Trouble> {
+        let parents = self.containerd.blobs(namespace, positions("m", digest), limits::PARENT_INDEXES).await?;
+        let mut above = Vec::new();
+        for parent in parents {
+            match self.document(namespace, &parent.digest).await {
+                Ok(document) => above.push((parent, document)),
+                Err(trouble @ Trouble::Unreachable(_)) => return Err(trouble),
+                Err(_) => {}
+            }
+        }
+        Ok(above)
     }
 
     async fn document(&self, namespace: &str, digest: &Digest) -> Result<Arc<Document>, Trouble> {
@@ -329,15 +370,25 @@ fn positions(kind: &str, digest: &Digest) -> Vec<String> {
     (0..POSITIONS).map(|i| format!("labels.\"{CHILD}.{kind}.{i}\"=={digest}")).collect()
 }
 
-fn fetched(blob: &Blob, names: &mut BTreeSet<Name>) {
-    for (key, value) in &blob.labels {
-        if let Some(host) = key.strip_prefix(SOURCE) {
-            names.extend(value.split(',').map(|path| Name::Fetched(host.to_owned(), path.to_owned())));
-        }
+/// Adds `name` unless it is there or there is no room: what containerd noted comes first, and an archive can say a lot.
+fn add(names: &mut Vec<Name>, name: Name) {
+    if names.len() < limits::NAMES && !names.contains(&name) {
+        names.push(name);
     }
 }
 
-fn annotated(document: &Document, target: &Digest, names: &mut BTreeSet<Name>) {
+fn fetched(blob: &Blob) -> Vec<Name> {
+    let mut sources: Vec<_> =
+        blob.labels.iter().filter_map(|(key, paths)| Some((key.strip_prefix(SOURCE)?, paths))).collect();
+    sources.sort_unstable();
+    let mut names = Vec::new();
+    for (host, paths) in sources {
+        paths.split(',').for_each(|path| add(&mut names, Name::Fetched(host.to_owned(), path.to_owned())));
+    }
+    names
+}
+
+fn annotated(document: &Document, target: &Digest, names: &mut Vec<Name>) {
     let Document::Index(index) = document else { return };
     for child in index.children.iter().filter(|child| child.descriptor.digest == *target) {
         for key in NAME_ANNOTATIONS {
@@ -349,10 +400,49 @@ fn annotated(document: &Document, target: &Digest, names: &mut BTreeSet<Name>) {
 }
 
 /// A bare tag or a digest is no name: `latest` would read as a repository of Docker Hub.
-fn claimed(text: &str, names: &mut BTreeSet<Name>) {
+fn claimed(text: &str, names: &mut Vec<Name>) {
     if text.contains('/')
         && let Ok(reference) = text.parse::<Reference>()
     {
-        names.insert(Name::Claimed(reference.repository));
+        add(names, Name::Claimed(reference.repository));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_weighs_what_its_writer_put_into_it() {
+        let long = "x".repeat(1 << 20);
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","digest":"{}","size":1,"annotations":{{"a":"{long}"}}}}]}}"#,
+            media_type::MANIFEST,
+            Digest::of(b"")
+        );
+        let index = Document::parse(index.as_bytes(), media_type::INDEX).unwrap();
+        let config = format!(r#"{{"os":"{long}","architecture":"x","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let config = Config::parse(config.as_bytes()).unwrap();
+        for parsed in [Parsed::Document(Arc::new(index)), Parsed::Config(Arc::new(config))] {
+            assert!(parsed.bytes() > 1 << 20);
+        }
+    }
+
+    #[test]
+    fn what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end() {
+        let label = |host: &str, paths: &str| (format!("{SOURCE}{host}"), paths.to_owned());
+        let labels = [label("z.example", "a,b"), label("b.example", "x"), ("other".to_owned(), "y".to_owned())];
+        let blob = Blob { digest: Digest::of(b"m"), labels: labels.into() };
+        let mut names = fetched(&blob);
+        let noted = [("b.example", "x"), ("z.example", "a"), ("z.example", "b")];
+        assert_eq!(names, noted.map(|(host, path)| Name::Fetched(host.into(), path.into())));
+        for text in ["reg.io/x:1", "reg.io/x:2", "latest", "sha256:00"] {
+            claimed(text, &mut names);
+        }
+        assert_eq!(names[3..], [Name::Claimed("reg.io/x".parse().unwrap())]);
+        for i in 0..2 * limits::NAMES {
+            claimed(&format!("reg.io/a{i}"), &mut names);
+        }
+        assert_eq!(names.len(), limits::NAMES);
     }
 }

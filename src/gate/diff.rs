@@ -8,7 +8,8 @@ use std::{io, os::unix::net::UnixListener, sync::Arc};
 
 use containerd_client::services::v1::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, body::Body, codegen::http, metadata::MetadataValue};
+use tower::util::MapResponseLayer;
 
 use super::{
     delegation::Delegations,
@@ -24,6 +25,9 @@ use crate::{
 mod service {
     include!(concat!(env!("OUT_DIR"), "/containerd.services.diff.v1.Diff.rs"));
 }
+
+/// Marks an `Unimplemented` that was meant.
+const MEANT: &str = "pullgate-next-differ";
 
 /// Which of the two sockets a call came in on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ pub async fn serve<F: Future<Output = ()>>(
                 }
             });
             tonic::transport::Server::builder()
+                .layer(MapResponseLayer::new(only_meant))
                 .add_service(service::diff_server::DiffServer::new(gate))
                 .serve_with_incoming_shutdown(incoming, stop)
                 .await
@@ -99,13 +104,31 @@ impl service::diff_server::Diff for DiffGate {
 
     /// Making a diff (commit, build) brings nothing onto the node: the next differ does it.
     async fn diff(&self, _: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        Err(Status::unimplemented("pullgate makes no diffs"))
+        Err(next_differ("pullgate makes no diffs"))
     }
 }
 
-/// The answer on which containerd's diff service goes on to the differ that does the work.
 fn admit() -> Status {
-    Status::unimplemented("admitted by pullgate")
+    next_differ("admitted by pullgate")
+}
+
+/// The answer on which containerd's diff service goes on to the differ that does the work.
+fn next_differ(why: &str) -> Status {
+    let mut status = Status::unimplemented(why);
+    status.metadata_mut().insert(MEANT, MetadataValue::from_static("yes"));
+    status
+}
+
+/// tonic answers `Unimplemented` by itself to a method that it does not know and to a message that is compressed. Neither
+/// was judged, so it must not send containerd on.
+fn only_meant(mut response: http::Response<Body>) -> http::Response<Body> {
+    let headers = response.headers_mut();
+    let meant = headers.remove(MEANT).is_some();
+    let code = headers.get(Status::GRPC_STATUS).map(|code| tonic::Code::from_bytes(code.as_bytes()));
+    if code == Some(tonic::Code::Unimplemented) && !meant {
+        headers.insert(Status::GRPC_STATUS, http::HeaderValue::from(tonic::Code::Internal as i32));
+    }
+    response
 }
 
 impl DiffGate {
@@ -150,5 +173,76 @@ impl DiffGate {
             }
             _ => Status::new(status.code(), status.message()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hyper_util::rt::TokioIo;
+    use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
+
+    use super::*;
+    use crate::{
+        activation::{Activation, Paths},
+        admission::Admission,
+        audit::Journal,
+        containerd::Containerd,
+    };
+
+    /// What a gate whose files were never read answers to `request` for `method`.
+    async fn answer(socket: &Path, method: &'static str, request: Request<ApplyRequest>) -> tonic::Code {
+        let socket = socket.to_owned();
+        let connect = tower::service_fn(move |_: http::Uri| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap();
+        let mut client = Grpc::new(channel);
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<ApplyRequest, ApplyResponse>::default();
+        let answer = client.unary(request, PathAndQuery::from_static(method), codec).await;
+        answer.expect_err("nothing was judged").code()
+    }
+
+    #[tokio::test]
+    async fn only_what_was_judged_sends_containerd_on() {
+        const APPLY: &str = "/containerd.services.diff.v1.Diff/Apply";
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let listen = |name: &str| {
+            let listener = UnixListener::bind(at(name)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        let containerd = Arc::new(Containerd::new(&at("containerd.sock")));
+        let paths = Paths { config: at("config.toml"), boot: at("boot.d"), state: None };
+        let activation = Arc::new(Activation::new(paths, |_, _| ()));
+        let journal = Arc::new(Journal::open(&at("journal"), &at("numbers")));
+        let unpack = Arc::new(Unpack::new(containerd, Arc::new(Admission::default()), activation, journal));
+        let serving = tokio::spawn(serve(listen("diff"), listen("transfer"), unpack, std::future::pending));
+        let empty = || Request::new(ApplyRequest::default());
+        let compressed = || {
+            let mut request = empty();
+            request.metadata_mut().insert("grpc-encoding", MetadataValue::from_static("gzip"));
+            request
+        };
+        let large = ApplyRequest {
+            sync_fs: true,
+            payloads: [("x".repeat(5 << 20), Default::default())].into(),
+            ..ApplyRequest::default()
+        };
+        let socket = at("diff");
+        for (method, request, expected) in [
+            ("/containerd.services.diff.v1.Diff/Diff", empty(), tonic::Code::Unimplemented),
+            ("/containerd.services.diff.v1.Diff/Other", empty(), tonic::Code::Internal),
+            ("/containerd.services.diff.v2.Diff/Apply", empty(), tonic::Code::Internal),
+            (APPLY, compressed(), tonic::Code::Internal),
+            (APPLY, Request::new(large), tonic::Code::OutOfRange),
+        ] {
+            assert_eq!(answer(&socket, method, request).await, expected, "{method}");
+        }
+        serving.abort();
     }
 }

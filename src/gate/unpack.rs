@@ -23,7 +23,7 @@ use crate::{
     audit::{Facts, Journal, Record},
     config::NodeMode,
     containerd::Containerd,
-    evidence::content::{ContentStore, ImageOfLayer, Name, Trouble},
+    evidence::content::{ContentStore, ImageOfLayer, Name, NamedDocument, Trouble},
     image::{Descriptor, Digest, Host, Repository},
     limits,
     policy::{
@@ -68,6 +68,8 @@ struct Pass {
     generation: u64,
     namespace: String,
     layer: Digest,
+    media_type: String,
+    size: u64,
     chain: Digest,
 }
 
@@ -89,7 +91,7 @@ enum Judgement {
 struct Judged {
     decision: Decision,
     namespace: Option<String>,
-    layers: Vec<(Digest, Digest)>,
+    layers: Vec<(Descriptor, Digest)>,
 }
 
 impl Judged {
@@ -214,7 +216,7 @@ impl Unpack {
             }
             Err(status) => return refused(trouble(Trouble::from(status)), None),
         };
-        if self.passes.remove(&pass(snapshot, &target.namespace, layer.digest, target.chain)).is_some() {
+        if self.passes.remove(&pass(snapshot, &target.namespace, layer, target.chain)).is_some() {
             return Judgement::Covered(target);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
@@ -228,9 +230,8 @@ impl Unpack {
         }
         let subjects = images.iter().flat_map(|image| subjects(snapshot, image)).collect();
         let decision = self.admission.decide(snapshot, subjects).await;
-        let is_decided = |image: &ImageOfLayer| {
-            decision.digest.is_some_and(|digest| digest == image.manifest || image.indexes.contains(&digest))
-        };
+        let is_decided =
+            |image: &ImageOfLayer| image.documents.iter().any(|document| Some(document.digest) == decision.digest);
         let decided = images.into_iter().find(is_decided);
         let mut layers = decided.map(|image| image.layers).unwrap_or_default();
         layers.retain(|(_, chain)| *chain != target.chain);
@@ -288,8 +289,8 @@ impl Unpack {
             return Err(status(&refuse(judged.decision, violation), id.as_deref()));
         }
         let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
-        for (layer, chain) in judged.layers {
-            self.passes.insert(pass(snapshot, &namespace, layer, chain), ());
+        for (layer, chain) in &judged.layers {
+            self.passes.insert(pass(snapshot, &namespace, layer, *chain), ());
         }
         self.counts.layers.fetch_add(1, Ordering::Relaxed);
         Ok(namespace)
@@ -330,8 +331,15 @@ impl Unpack {
     }
 }
 
-fn pass(snapshot: &Snapshot, namespace: &str, layer: Digest, chain: Digest) -> Pass {
-    Pass { generation: snapshot.generation, namespace: namespace.to_owned(), layer, chain }
+fn pass(snapshot: &Snapshot, namespace: &str, layer: &Descriptor, chain: Digest) -> Pass {
+    Pass {
+        generation: snapshot.generation,
+        namespace: namespace.to_owned(),
+        layer: layer.digest,
+        media_type: layer.media_type.clone(),
+        size: layer.size,
+        chain,
+    }
 }
 
 /// `decision` turned into the refusal that `violation` demands.
@@ -367,45 +375,124 @@ fn trouble(trouble: Trouble) -> Violation {
     Violation { code, found: trouble.to_string(), fix: fix.to_owned() }
 }
 
-/// Every digest of an image under every name that leads to it; without a name, the digests alone.
+/// Every document of an image under each of its own names; without a name, by its digest alone.
 fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject> {
-    let mut names: Vec<(Option<Repository>, Origin)> = Vec::new();
-    for name in &image.names {
-        match name {
-            Name::Claimed(repository) => names.push((Some(repository.clone()), Origin::Claimed)),
-            Name::Fetched(host, path) => names.extend(
-                hosts(snapshot, host)
-                    .into_iter()
-                    .filter_map(|(host, origin)| Some((Some(Repository::new(host, path).ok()?), origin))),
-            ),
+    let named = |document: &NamedDocument| {
+        let digest = document.digest;
+        let mut subjects: Vec<Subject> = Vec::new();
+        for name in &document.names {
+            match name {
+                Name::Claimed(repository) => {
+                    subjects.push(Subject { digest, name: Some(repository.clone()), origin: Origin::Claimed });
+                }
+                Name::Fetched(host, path) => {
+                    for (host, origin) in hosts(snapshot, host) {
+                        let name = Repository::new(host, path).ok();
+                        subjects.extend(name.map(|name| Subject { digest, name: Some(name), origin }));
+                    }
+                }
+            }
         }
-    }
-    if names.is_empty() {
-        names.push((None, Origin::Claimed));
-    }
-    let digests: Vec<Digest> = image.indexes.iter().copied().chain([image.manifest]).collect();
-    let subject = |digest: &Digest| {
-        let digest = *digest;
-        names.clone().into_iter().map(move |(name, origin)| Subject { digest, name, origin })
+        if subjects.is_empty() {
+            subjects.push(Subject { digest, name: None, origin: Origin::Claimed });
+        }
+        subjects
     };
-    digests.iter().flat_map(subject).collect()
+    image.documents.iter().flat_map(named).collect()
 }
 
-/// The registries that content fetched from the host `name` can have come from: containerd notes no port, so the
-/// policy and the configuration say which ports there are.
+/// The registries that content fetched from the host `name` can have come from: containerd notes no port, and no brackets
+/// around an IPv6 address, so the policy and the configuration say which ports there are. Only where they say several it
+/// is not known which of them it was.
 fn hosts(snapshot: &Snapshot, name: &str) -> Vec<(Host, Origin)> {
-    let Ok(host) = name.parse::<Host>() else { return Vec::new() };
+    let Ok(host) = name.parse::<Host>().or_else(|_| format!("[{name}]").parse()) else { return Vec::new() };
     let in_policy = snapshot.policy.iter().flat_map(|policy| policy.hosts());
-    let known = in_policy.chain(&snapshot.config.registries.configured);
-    let mut hosts: Vec<(Host, Origin)> = Vec::new();
-    for known in known.filter(|known| known.name() == host.name()) {
-        let origin = if *known == host { Origin::Fetched } else { Origin::FetchedFromHost };
-        if !hosts.contains(&(known.clone(), origin)) {
-            hosts.push((known.clone(), origin));
+    let mut known: Vec<&Host> = Vec::new();
+    for other in in_policy.chain(&snapshot.config.registries.configured) {
+        if other.name() == host.name() && !known.contains(&other) {
+            known.push(other);
         }
     }
-    if hosts.is_empty() {
-        hosts.push((host, Origin::Fetched));
+    let proven = |known: &Host, others: usize| {
+        if others == 0 || *known == host { Origin::Fetched } else { Origin::FetchedFromHost }
+    };
+    match known.as_slice() {
+        [] => vec![(host, Origin::Fetched)],
+        known => known.iter().map(|&one| (one.clone(), proven(one, known.len() - 1))).collect(),
     }
-    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(policy: &str) -> Snapshot {
+        let config = crate::config::Config::parse(std::path::Path::new("/config.toml"), "mode = \"enforce\"").unwrap();
+        let text = format!("schema = 1\n{policy}\n[default]\nrequire = \"deny\"");
+        let policy = crate::policy::Policy::parse("policy.toml", &text, &|_| Err("no file".into())).unwrap();
+        Snapshot {
+            generation: 1,
+            config: Arc::new(config),
+            policy: Some(Arc::new(policy)),
+            boot: Arc::default(),
+            registry: crate::evidence::registry::Registry::new(Default::default()),
+            trouble: None,
+        }
+    }
+
+    fn rule(images: &str) -> String {
+        format!("[[rule]]\nname = \"r{}\"\nimages = [\"{images}\"]\nrequire = \"deny\"\n", images.len())
+    }
+
+    fn fetched(host: &str, path: &str) -> Name {
+        Name::Fetched(host.into(), path.into())
+    }
+
+    #[test]
+    fn the_name_of_a_manifest_says_nothing_about_an_index_that_somebody_made_of_it() {
+        let [manifest, index] = [Digest::of(b"manifest"), Digest::of(b"index")];
+        let image = ImageOfLayer {
+            documents: vec![
+                NamedDocument { digest: index, names: vec![fetched("evil.example", "x")] },
+                NamedDocument {
+                    digest: manifest,
+                    names: vec![fetched("reg.io", "open/x"), fetched("evil.example", "x")],
+                },
+            ],
+            layers: Vec::new(),
+        };
+        let about_index: Vec<String> = subjects(&snapshot(""), &image)
+            .iter()
+            .filter(|subject| subject.digest == index)
+            .filter_map(|subject| Some(subject.name.as_ref()?.to_string()))
+            .collect();
+        assert_eq!(about_index, ["evil.example/x"]);
+    }
+
+    #[test]
+    fn a_document_without_a_name_is_judged_by_its_digest() {
+        let image = ImageOfLayer {
+            documents: vec![NamedDocument { digest: Digest::of(b"m"), names: vec![fetched("not a host", "x")] }],
+            layers: Vec::new(),
+        };
+        let nameless = Subject { digest: Digest::of(b"m"), name: None, origin: Origin::Claimed };
+        assert_eq!(subjects(&snapshot(""), &image), [nameless]);
+    }
+
+    #[test]
+    fn a_host_that_lost_its_port_is_the_one_that_is_known() {
+        let found = |policy: &str, name: &str| -> Vec<(String, Origin)> {
+            hosts(&snapshot(policy), name).into_iter().map(|(host, origin)| (host.to_string(), origin)).collect()
+        };
+        let one = |host: &str, origin| vec![(host.to_owned(), origin)];
+        assert_eq!(found("", "reg.io"), one("reg.io", Origin::Fetched));
+        assert_eq!(found(&rule("reg.io/x"), "reg.io"), one("reg.io", Origin::Fetched));
+        assert_eq!(found(&rule("reg.io:5000/x"), "REG.io."), one("reg.io:5000", Origin::Fetched));
+        let both = rule("reg.io:5000/x") + &rule("reg.io/x");
+        let expected =
+            vec![("reg.io:5000".to_owned(), Origin::FetchedFromHost), ("reg.io".to_owned(), Origin::Fetched)];
+        assert_eq!(found(&both, "reg.io"), expected);
+        assert_eq!(found(&rule("[::1]:5000/x"), "::1"), one("[::1]:5000", Origin::Fetched));
+        assert_eq!(found("", "::1"), one("[::1]", Origin::Fetched));
+    }
 }

@@ -176,6 +176,14 @@ impl Policy {
             }
         }
         match pieces {
+            0 if subject.name.is_none() => Violation {
+                code: Code::Unsigned,
+                found: format!(
+                    "{} came without a name, hence no registry to look for signatures in",
+                    short(&subject.digest)
+                ),
+                fix: "pull it from a registry, or exempt the digest".to_owned(),
+            },
             0 => Violation { code: Code::Unsigned, found: format!("no signature for {}", name_of(subject)), fix },
             n => {
                 let others = match findings.others.is_empty() {

@@ -54,7 +54,14 @@ impl Pattern {
             Ending::Literal => path.to_owned(),
             _ => format!("{path}x"),
         };
-        Repository::new(host.clone(), &completed).map_err(|e| format!("`{path}`: {e}"))?;
+        let completed = Repository::new(host.clone(), &completed).map_err(|e| format!("`{path}`: {e}"))?;
+        // `docker.io/busybox` is only another way to write it, and no image's name: see `Reference`.
+        if host.as_str() == "docker.io" && !completed.path.contains('/') && ending != Ending::Anything {
+            return Err(format!(
+                "Docker Hub keeps these under library/: write `docker.io/library/{}`",
+                &text[text.find('/').map_or(0, |i| i + 1)..]
+            ));
+        }
         Ok(Self { host: Some(host), prefix: path.to_owned(), ending })
     }
 
@@ -145,7 +152,7 @@ mod tests {
     }
 
     fn matches(pattern_text: &str, name: &str) -> bool {
-        pattern(pattern_text).matches(&name.parse().unwrap())
+        pattern(pattern_text).matches(&name.parse::<crate::image::Reference>().unwrap().repository)
     }
 
     #[test]
@@ -164,6 +171,9 @@ mod tests {
             ("reg.io/**", "reg.io.evil.com/a", false),
             ("reg.io/**", "reg.io:5000/a", false),
             ("**", "anything.example/a", true),
+            ("docker.io/**", "busybox", true),
+            ("docker.io/library/*", "busybox", true),
+            ("docker.io/lib**", "busybox", true),
         ] {
             assert_eq!(matches(text, name), expected, "{text} {name}");
         }
@@ -191,6 +201,8 @@ mod tests {
             "reg.io//*",
             "reg io/a",
             "reg.io*",
+            "docker.io/busybox",
+            "index.docker.io/*",
         ] {
             assert!(Pattern::parse(text).is_err(), "{text}");
         }

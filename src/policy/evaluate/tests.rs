@@ -141,6 +141,15 @@ fn a_refusal_says_what_was_found_against_what_was_expected() {
 }
 
 #[test]
+fn without_a_name_nobody_looked() {
+    let policy = policy(1);
+    let nameless = Subject { name: None, ..subject("reg.io/prod/x", false) };
+    let decision = policy.evaluate(&policy.rules[0], &nameless, &Findings::default(), now());
+    assert_eq!((decision.verdict, decision.code()), (Verdict::Deny, Some(Code::Unsigned)));
+    assert!(decision.violations[0].found.contains("came without a name"), "{:?}", decision.violations);
+}
+
+#[test]
 fn could_not_look_is_not_a_denial_and_does_not_spoil_an_allow() {
     let policy = policy(1);
     for (cause, code) in [
