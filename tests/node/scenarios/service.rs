@@ -94,7 +94,8 @@ pub fn containers_live_on(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
     let image = signed(&node)?;
     expect::admitted(&node, Path::CtrPullLocal, &image)?;
-    node.run(&["ctr", "run", "--detach", &image.name, "lives", "/bin/busybox", "sleep", "1000000"])?.ok()?;
+    node.run(&["ctr", "run", "--detach", "--cpu-shares=0", &image.name, "lives", "/bin/busybox", "sleep", "1000000"])?
+        .ok()?;
     let process = task(&node)?;
     node.kill_daemon()?;
     same(&node, &process, "a killed daemon")?;
