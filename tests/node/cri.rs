@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tonic::{
-    Code, Status,
+    Status,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
@@ -41,13 +41,8 @@ pub fn pull_image(socket: &Path, image: &str) -> Result<std::result::Result<Stri
         client.ready().await?;
         let path = PathAndQuery::from_static("/runtime.v1.ImageService/PullImage");
         let codec = tonic_prost::ProstCodec::<PullImageRequest, PullImageResponse>::default();
-        match client.unary(tonic::Request::new(request), path, codec).await {
-            Ok(answer) => Ok(Ok(answer.into_inner().image_ref)),
-            Err(status) if status.code() == Code::Unavailable && status.message().contains("connect") => {
-                Err(status.into())
-            }
-            Err(status) => Ok(Err(status)),
-        }
+        let answer = client.unary(tonic::Request::new(request), path, codec).await;
+        Ok(answer.map(|answer| answer.into_inner().image_ref))
     })
 }
 

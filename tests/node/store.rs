@@ -130,7 +130,8 @@ impl Namespace<'_> {
         Ok(())
     }
 
-    /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this.
+    /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this, and an
+    /// unpacking that was refused may still be cleaning up after itself.
     async fn remove_snapshots(&self) -> Result<()> {
         loop {
             let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), ..Default::default() };
@@ -145,7 +146,10 @@ impl Namespace<'_> {
             let parents: HashSet<_> = snapshots.iter().map(|snapshot| snapshot.parent.clone()).collect();
             for leaf in snapshots.iter().filter(|snapshot| !parents.contains(&snapshot.name)) {
                 let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: leaf.name.clone() };
-                gone(self.client.snapshots().remove(within(self.name, request)?).await)?;
+                match self.client.snapshots().remove(within(self.name, request)?).await {
+                    Err(status) if status.code() == Code::FailedPrecondition => {}
+                    answer => drop(gone(answer)?),
+                }
             }
         }
     }

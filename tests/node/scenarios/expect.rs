@@ -26,7 +26,7 @@ pub fn refusal(node: &Node, path: Path, name: &str, outcome: Outcome, codes: &[&
 /// `image` does not come onto the node by `path`, whoever says so.
 pub fn kept_out(node: &Node, path: Path, image: &Published) -> Result<()> {
     match node.bring(path, image)? {
-        Outcome::Refused { .. } | Outcome::Failed(_) => Ok(()),
+        Outcome::Refused { .. } | Outcome::Failed(_) | Outcome::NotUnpacked => Ok(()),
         other => Err(unexpected(node, path, &image.name, "kept out", &other)),
     }
 }
