@@ -31,6 +31,20 @@ pub fn kept_out(node: &Node, path: Path, image: &Published) -> Result<()> {
     }
 }
 
+/// `image` comes onto the node by `path` again. containerd gives a daemon that starts one second, and dials a socket
+/// that was away again after up to three.
+pub fn recovers(node: &Node, path: Path, image: &Published) -> Result<()> {
+    let mut last = None;
+    let recovered = node.wait_until("it is admitted again", || {
+        let outcome = node.bring(path, image)?;
+        let admitted = outcome == Outcome::Admitted;
+        last = Some(outcome);
+        Ok(admitted)
+    });
+    recovered
+        .map_err(|error| format!("{error}: {}", last.map(|outcome| outcome.to_string()).unwrap_or_default()).into())
+}
+
 /// Without this, say why.
 pub fn holds(what: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
     if what { Ok(()) } else { Err(otherwise().into()) }

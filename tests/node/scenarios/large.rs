@@ -58,7 +58,7 @@ pub fn daemon_killed(suite: Suite) -> Result<()> {
     let unpacked = node.unpacked("default", &large.chain)?;
     expect::holds(import.status.success() == unpacked, || "client and store disagree".to_owned())?;
     expect::holds(!unpacked, || "the layer was applied though its gate died: raise its size".to_owned())?;
-    expect::admitted(&node, Path::CriPull, &small)?;
+    expect::recovers(&node, Path::CriPull, &small)?;
     node.run_within(SECONDS, &large.import("--local=false"))?.ok()?;
     expect::holds(node.unpacked("default", &large.chain)?, || "not unpacked the second time".to_owned())
 }
