@@ -32,6 +32,23 @@ pub struct Node {
     pid: u32,
 }
 
+/// Where a machine keeps containerd's and docker's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Quick, 6 GiB at most.
+    Memory,
+    Disk,
+}
+
+impl Storage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// What a command said.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -66,6 +83,14 @@ impl Node {
     /// # Errors
     /// Where the host cannot (not root, a program missing), or the machine does not come up.
     pub fn boot(suite: Suite) -> Result<Self> {
+        Self::boot_on(suite, Storage::Memory)
+    }
+
+    /// As [`Node::boot`], with containerd's data where `storage` says.
+    ///
+    /// # Errors
+    /// As [`Node::boot`].
+    pub fn boot_on(suite: Suite, storage: Storage) -> Result<Self> {
         let root = Root::of(suite)?;
         let nodes = root::cache().join("nodes");
         fs::create_dir_all(&nodes)?;
@@ -79,7 +104,13 @@ impl Node {
         let mut guardian = Command::new("setsid")
             .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"])
             .arg(include_str!("guardian.sh"))
-            .args([Path::new("guardian"), &directory, &lower_directories(&root, &directory)?, Path::new(&name)])
+            .args([
+                Path::new("guardian"),
+                &directory,
+                &lower_directories(&root, &directory)?,
+                Path::new(&name),
+                Path::new(storage.word()),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(fs::File::create(directory.join("guardian"))?)
@@ -231,12 +262,12 @@ impl Drop for Node {
     }
 }
 
-/// Directories of machines whose guardian was itself killed.
+/// Takes away directories of machines whose guardian was itself killed.
 fn sweep(nodes: &Path) {
     for entry in fs::read_dir(nodes).into_iter().flatten().flatten() {
         let path = entry.path();
-        let abandoned = fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        if abandoned {
+        let held = fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
+        if path.is_dir() && !held {
             let _ = fs::remove_dir_all(&path);
         }
     }

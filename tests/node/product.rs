@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Node, Result, Suite, registry::REGISTRY};
+use super::{Node, Result, Suite, machine::Storage, registry::REGISTRY};
 
 pub const SERVICE: &str = "pullgate.service";
 pub const SOCKETS: &str = "pullgate-gates.socket";
@@ -42,12 +42,21 @@ impl Node {
     /// # Errors
     /// Whatever of it does not work.
     pub fn gated(suite: Suite) -> Result<Self> {
-        let node = Self::boot(suite)?;
+        Self::gated_on(suite, Storage::Memory)
+    }
+
+    /// As [`Node::gated`], with containerd's data where `storage` says.
+    ///
+    /// # Errors
+    /// As [`Node::gated`].
+    pub fn gated_on(suite: Suite, storage: Storage) -> Result<Self> {
+        let package = package()?;
+        let node = Self::boot_on(suite, storage)?;
         node.start_registry()?;
         if suite.has_docker() {
             node.start_docker()?;
         }
-        node.install_deb(&package()?)?;
+        node.install_deb(&package)?;
         let key = node.make_key("demo")?;
         node.write(KEY_FILE, node.read(&key)?)?;
         node.configure(CONFIG, POLICY)?;

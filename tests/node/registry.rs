@@ -2,11 +2,16 @@
 
 use serde_json::Value;
 
-use super::{Image, Node, Result, image::Index, product::in_registry};
+use super::{
+    Image, Node, Result,
+    image::{Index, digest},
+    product::in_registry,
+};
 
 const PLAIN_TO: &str = "--dest-tls-verify=false";
 pub const REGISTRY: &str = "127.0.0.1:5000";
 const UNIT: &str = "registry";
+const STORAGE: &str = "/var/lib/registry/docker/registry/v2";
 
 const CONFIG: &str = "version: 0.1
 log: { level: error, accesslog: { disabled: true } }
@@ -17,7 +22,7 @@ http: { addr: '127.0.0.1:5000' }
 /// An image in the registry, under a tag.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// `host/path:tag`.
+    /// `host/path:tag`, or `host/path@sha256:…`.
     pub name: String,
     /// What this node runs of it.
     pub image: Image,
@@ -28,7 +33,8 @@ pub struct Published {
 impl Published {
     /// `host/path`.
     pub fn repository(&self) -> &str {
-        self.name.rsplit_once(':').map_or(&self.name, |(repository, _)| repository)
+        let name = self.name.split_once('@').map_or(self.name.as_str(), |(name, _)| name);
+        name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(repository, _)| repository)
     }
 
     /// The digest that the tag stands for.
@@ -111,11 +117,29 @@ impl Node {
         ])?
         .ok()?;
         self.run(&["rm", &archive])?.ok()?;
-        let digest = self.digest_of(path)?;
-        if digest != published.digest() {
-            return Err(format!("{path} is {digest} in the registry, not {}", published.digest()).into());
+        let found = self.digest_of(path)?;
+        if found != published.digest() {
+            return Err(format!("{path} is {found} in the registry, not {}", published.digest()).into());
         }
         Ok(published)
+    }
+
+    /// Puts `image` into a repository, without a tag, by writing the registry's storage: for images by the hundred.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn plant(&self, repository: &str, image: &Image) -> Result<Published> {
+        let links = format!("{STORAGE}/repositories/{repository}");
+        for blob in image.blobs() {
+            let digest = digest(blob);
+            self.write(&blob_file(&digest)?, blob)?;
+            let hex = digest.trim_start_matches("sha256:");
+            self.write(&format!("{links}/_layers/sha256/{hex}/link"), &digest)?;
+        }
+        let hex = image.digest().replace("sha256:", "");
+        self.write(&format!("{links}/_manifests/revisions/sha256/{hex}/link"), image.digest())?;
+        let name = in_registry(&format!("{repository}@{}", image.digest()));
+        Ok(Published { name, image: image.clone(), index: None })
     }
 
     /// The digest that the registry has for `path:tag`.
@@ -160,8 +184,12 @@ impl Node {
     /// # Errors
     /// Where it cannot be written.
     pub fn corrupt(&self, digest: &str, content: &[u8]) -> Result<()> {
-        let hex = digest.strip_prefix("sha256:").ok_or("not a sha256 digest")?;
-        let two = hex.get(..2).ok_or("a short digest")?;
-        self.write(&format!("/var/lib/registry/docker/registry/v2/blobs/sha256/{two}/{hex}/data"), content)
+        self.write(&blob_file(digest)?, content)
     }
+}
+
+fn blob_file(digest: &str) -> Result<String> {
+    let hex = digest.strip_prefix("sha256:").ok_or("not a sha256 digest")?;
+    let two = hex.get(..2).ok_or("a short digest")?;
+    Ok(format!("{STORAGE}/blobs/sha256/{two}/{hex}/data"))
 }

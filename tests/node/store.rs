@@ -1,7 +1,7 @@
 //! What containerd holds, over its own interface: the snapshots that prove an image was unpacked, and the
 //! removal of everything between two cases.
 
-use std::{collections::HashSet, future::Future};
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use containerd_client::{
     Client,
@@ -17,12 +17,16 @@ use super::{Result, machine::Node};
 
 const SNAPSHOTTER: &str = "overlayfs";
 
+/// A call that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// Runs a future to its end on this thread.
 ///
 /// # Errors
-/// What the future says.
+/// What the future says, or that it hangs.
 pub fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(LONGEST, future).await? })
 }
 
 /// A name that an image goes by, and the digest it stands for.
@@ -126,7 +130,8 @@ impl Namespace<'_> {
         Ok(())
     }
 
-    /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this.
+    /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this, and an
+    /// unpacking that was refused may still be cleaning up after itself.
     async fn remove_snapshots(&self) -> Result<()> {
         loop {
             let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), ..Default::default() };
@@ -141,7 +146,10 @@ impl Namespace<'_> {
             let parents: HashSet<_> = snapshots.iter().map(|snapshot| snapshot.parent.clone()).collect();
             for leaf in snapshots.iter().filter(|snapshot| !parents.contains(&snapshot.name)) {
                 let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: leaf.name.clone() };
-                gone(self.client.snapshots().remove(within(self.name, request)?).await)?;
+                match self.client.snapshots().remove(within(self.name, request)?).await {
+                    Err(status) if status.code() == Code::FailedPrecondition => {}
+                    answer => drop(gone(answer)?),
+                }
             }
         }
     }

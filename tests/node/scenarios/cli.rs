@@ -3,7 +3,7 @@
 use super::expect;
 use crate::node::{
     Image, Node, Result, Suite,
-    product::{CONFIG_FILE, POLICY_FILE},
+    product::{CONFIG, CONFIG_FILE, POLICY, POLICY_FILE},
     signing::Layout,
 };
 
@@ -16,7 +16,9 @@ pub fn commands(suite: Suite) -> Result<()> {
     says(&node, &["pullgate", "check", &signed.name], 0, "ALLOW")?;
     says(&node, &["pullgate", "check", &signed.by_digest()], 0, "ALLOW")?;
     says(&node, &["pullgate", "check", &unsigned.name], 1, "DENY PG101")?;
-    says(&node, &["pullgate", "check", "127.0.0.1:5000/elsewhere/x:v1"], 1, "PG201")?;
+    let elsewhere = node.push("elsewhere/x:v1", &Image::of_small_layers("elsewhere", 2)?)?;
+    says(&node, &["pullgate", "check", &elsewhere.name], 1, "DENY PG201")?;
+    says(&node, &["pullgate", "check", "127.0.0.1:5000/demo/nowhere:v1"], 1, "DENY PG105")?;
     says(&node, &["pullgate", "check", "not a reference"], 2, "")?;
     let told = node.run(&["pullgate", "check", "-o", "json", &unsigned.name])?;
     let told: serde_json::Value = serde_json::from_str(&told.stdout)?;
@@ -27,12 +29,12 @@ pub fn commands(suite: Suite) -> Result<()> {
     expect::holds(status.is_object(), || format!("status -o json: {status}"))?;
 
     says(&node, &["pullgate", "daemon", "--check"], 0, "")?;
-    let good = node.read(CONFIG_FILE)?;
     node.write(CONFIG_FILE, "mdoe = \"enforce\"\n")?;
     says(&node, &["pullgate", "daemon", "--check"], 2, "config.toml:1")?;
-    node.write(CONFIG_FILE, good)?;
+    node.write(CONFIG_FILE, CONFIG)?;
     node.write(POLICY_FILE, "schema = 1\n[default]\nrequire = \"maybe\"\n")?;
     says(&node, &["pullgate", "daemon", "--check"], 2, "policy.toml:3")?;
+    node.write(POLICY_FILE, POLICY)?;
 
     node.stop_registry()?;
     node.reload()?;

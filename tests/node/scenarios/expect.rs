@@ -26,9 +26,23 @@ pub fn refusal(node: &Node, path: Path, name: &str, outcome: Outcome, codes: &[&
 /// `image` does not come onto the node by `path`, whoever says so.
 pub fn kept_out(node: &Node, path: Path, image: &Published) -> Result<()> {
     match node.bring(path, image)? {
-        Outcome::Refused { .. } | Outcome::Failed(_) => Ok(()),
+        Outcome::Refused { .. } | Outcome::Failed(_) | Outcome::NotUnpacked => Ok(()),
         other => Err(unexpected(node, path, &image.name, "kept out", &other)),
     }
+}
+
+/// `image` comes onto the node by `path` again. containerd gives a daemon that starts one second, and dials a socket
+/// that was away again after up to three.
+pub fn recovers(node: &Node, path: Path, image: &Published) -> Result<()> {
+    let mut last = None;
+    let recovered = node.wait_until("it is admitted again", || {
+        let outcome = node.bring(path, image)?;
+        let admitted = outcome == Outcome::Admitted;
+        last = Some(outcome);
+        Ok(admitted)
+    });
+    recovered
+        .map_err(|error| format!("{error}: {}", last.map(|outcome| outcome.to_string()).unwrap_or_default()).into())
 }
 
 /// Without this, say why.

@@ -116,7 +116,7 @@ fn curl(socket: &str) -> Vec<String> {
 
 /// Root in a container with the node's programs, its /var/tmp and pullgate's directory.
 fn in_container(node: &Node, image: &Published, command: &[String]) -> Result<crate::node::machine::Output> {
-    let mut run: Vec<String> = ["ctr", "run", "--rm", "--net-host"].map(str::to_owned).to_vec();
+    let mut run: Vec<String> = ["ctr", "run", "--rm", "--net-host", "--cpu-shares=0"].map(str::to_owned).to_vec();
     for (from, to) in [
         ("/usr", "/usr"),
         ("/usr/lib", "/lib"),

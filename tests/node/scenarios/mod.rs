@@ -9,6 +9,7 @@ mod index;
 mod journal;
 mod large;
 mod load;
+mod malformed;
 mod matrix;
 mod names;
 mod package;
@@ -36,6 +37,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
     on_every_node("index::signed-index-and-signed-child", index::children),
+    on_every_node("malformed::documents-that-read-two-ways", malformed::documents),
     on_every_node("names::an-archive-does-not-inherit-a-name", names::archive),
     on_every_node("gates::nobody-but-containerd-may-ask", gates::strangers),
     on_every_node("gates::a-loop-in-the-configuration-is-refused", gates::in_a_loop),

@@ -5,10 +5,11 @@ use crate::node::{Image, Node, Path, Result, Suite, registry::Published, signing
 
 pub fn trouble(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
-    let image = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
-    node.sign(&image, "demo", Layout::SigTag)?;
     for path in Path::of(suite).iter().filter(|path| path.is_archive()) {
-        node.clean()?;
+        // Its own for each path: what was decided once is remembered.
+        let name = format!("asked-by-{path:?}").to_lowercase();
+        let image = node.push(&format!("demo/{name}:v1"), &Image::of_small_layers(&name, 2)?)?;
+        node.sign(&image, "demo", Layout::SigTag)?;
         node.stop_registry()?;
         retry(&node, *path, &image, "PG302")?;
 
@@ -21,6 +22,7 @@ pub fn trouble(suite: Suite) -> Result<()> {
         // Could not tell is not remembered.
         node.clean()?;
         expect::admitted(&node, *path, &image)?;
+        node.clean()?;
     }
     let lied_about = node.push("demo/lied-about:v1", &Image::of_small_layers("lied-about", 2)?)?;
     node.sign(&lied_about, "demo", Layout::SigTag)?;

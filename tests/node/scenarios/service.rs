@@ -20,7 +20,7 @@ pub fn stopped(suite: Suite) -> Result<()> {
     expect::holds(!node.is_active(SERVICE)?, || "a pull started the stopped service".to_owned())?;
     node.systemctl(&["start", SOCKETS])?;
     for path in Path::of(suite) {
-        recovers(&node, *path, &image)?;
+        expect::recovers(&node, *path, &image)?;
         node.clean()?;
     }
     Ok(())
@@ -66,7 +66,7 @@ pub fn killed_while_deciding(suite: Suite) -> Result<()> {
             other => return Err(format!("{}: killed while deciding: {other}", path.name(suite)).into()),
         }
         node.clean()?;
-        recovers(&node, *path, &image)?;
+        expect::recovers(&node, *path, &image)?;
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ pub fn crashes(suite: Suite) -> Result<()> {
     node.run(&["rm", crash])?.ok()?;
     node.systemctl(&["daemon-reload"])?;
     // From here on nobody touches systemd.
-    recovers(&node, Path::CriPull, &image)?;
+    expect::recovers(&node, Path::CriPull, &image)?;
     expect::holds(node.is_active(SOCKETS)? && node.is_active(SERVICE)?, || "not active again".to_owned())
 }
 
@@ -94,7 +94,8 @@ pub fn containers_live_on(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
     let image = signed(&node)?;
     expect::admitted(&node, Path::CtrPullLocal, &image)?;
-    node.run(&["ctr", "run", "--detach", &image.name, "lives", "/bin/busybox", "sleep", "1000000"])?.ok()?;
+    node.run(&["ctr", "run", "--detach", "--cpu-shares=0", &image.name, "lives", "/bin/busybox", "sleep", "1000000"])?
+        .ok()?;
     let process = task(&node)?;
     node.kill_daemon()?;
     same(&node, &process, "a killed daemon")?;
@@ -117,19 +118,6 @@ fn task(node: &Node) -> Result<String> {
 fn same(node: &Node, process: &str, after: &str) -> Result<()> {
     let now = task(node)?;
     expect::holds(now == process && now.ends_with("RUNNING"), || format!("after {after}: {now}, was {process}"))
-}
-
-/// containerd dials a socket that was away again after up to 3 s.
-fn recovers(node: &Node, path: Path, image: &Published) -> Result<()> {
-    let mut last = None;
-    let recovered = node.wait_until("it is admitted again", || {
-        let outcome = node.bring(path, image)?;
-        let admitted = outcome == Outcome::Admitted;
-        last = Some(outcome);
-        Ok(admitted)
-    });
-    recovered
-        .map_err(|error| format!("{error}: {}", last.map(|outcome| outcome.to_string()).unwrap_or_default()).into())
 }
 
 fn signed(node: &Node) -> Result<Published> {

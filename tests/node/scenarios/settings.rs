@@ -3,7 +3,7 @@
 use super::expect;
 use crate::node::{
     Image, Node, Path, Result, Suite,
-    product::{CONFIG, CONFIG_FILE, KEY_FILE, POLICY, POLICY_FILE, SERVICE},
+    product::{CONFIG, CONFIG_FILE, KEY_FILE, POLICY, POLICY_FILE, SERVICE, policy_with},
     registry::Published,
     signing::Layout,
 };
@@ -80,25 +80,45 @@ pub fn bad_key(suite: Suite) -> Result<()> {
     stage.goes_on("a mended key file")
 }
 
-/// The node's mode, and a rule's own.
+/// The node's mode admits and records everything; a rule's own mode only what containerd fetched under that name.
 pub fn audit_mode(suite: Suite) -> Result<()> {
     let stage = Stage::set(suite)?;
-    let audit_config = CONFIG.replace("enforce", "audit");
-    let audit_rule =
-        POLICY.replace("require = { all = [\"demo\"] }", "require = { all = [\"demo\"] }\nmode = \"audit\"");
-    for (config, policy) in [(audit_config.as_str(), POLICY), (CONFIG, audit_rule.as_str())] {
-        stage.node.configure(config, policy)?;
-        for path in Path::of(suite) {
-            stage.node.clean()?;
-            let cursor = stage.node.cursor()?;
-            expect::admitted(&stage.node, *path, &stage.unsigned)?;
-            let entries = stage.node.audit_since(&cursor)?;
-            let recorded = entries.iter().any(|entry| entry.verdict == "deny" && entry.code == "PG101");
-            expect::holds(recorded, || format!("{}: no deny recorded: {entries:?}", path.name(suite)))?;
+    let node = &stage.node;
+    node.configure(&CONFIG.replace("enforce", "audit"), POLICY)?;
+    for path in Path::of(suite) {
+        node.clean()?;
+        let cursor = node.cursor()?;
+        expect::admitted(node, *path, &stage.unsigned)?;
+        recorded(node, &cursor, "PG101")?;
+    }
+    node.configure(CONFIG, &policy_with(AUDITED))?;
+    let audited = node.push("audited/image:v1", &Image::of_small_layers("audited", 2)?)?;
+    for path in Path::of(suite) {
+        node.clean()?;
+        if path.is_archive() {
+            expect::refused(node, *path, &audited, &["PG201", "PG202"])?;
+        } else {
+            let cursor = node.cursor()?;
+            expect::admitted(node, *path, &audited)?;
+            recorded(node, &cursor, "PG202")?;
         }
     }
-    stage.node.configure(CONFIG, POLICY)?;
+    node.configure(CONFIG, POLICY)?;
     stage.goes_on("enforcement again")
+}
+
+/// containerd keeps no port with the name under which it fetched something.
+const AUDITED: &str = r#"[[rule]]
+name = "audited"
+images = ["127.0.0.1/audited/**"]
+require = "deny"
+mode = "audit"
+"#;
+
+fn recorded(node: &Node, since: &str, code: &str) -> Result<()> {
+    let entries = node.audit_since(since)?;
+    let recorded = entries.iter().any(|entry| entry.verdict == "deny" && entry.code == code);
+    expect::holds(recorded, || format!("no deny with {code} recorded: {entries:?}"))
 }
 
 /// A node with the demo's policy, and a signed and an unsigned image.
