@@ -3,6 +3,7 @@
 mod delegation;
 mod diff;
 mod peer;
+mod subjects;
 mod unpack;
 
 pub use diff::serve;

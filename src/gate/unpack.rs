@@ -17,19 +17,17 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 use tonic::Status;
 
+use super::subjects::subjects;
 use crate::{
     activation::Activation,
     admission::Admission,
     audit::{Facts, Journal, Record},
     config::NodeMode,
     containerd::Containerd,
-    evidence::content::{ContentStore, ImageOfLayer, Name, NamedDocument, Trouble},
-    image::{Descriptor, Digest, Host, Repository},
+    evidence::content::{ContentStore, ImageOfLayer, Trouble},
+    image::{Descriptor, Digest},
     limits,
-    policy::{
-        decision::{Code, Decision, Verdict, Violation},
-        evaluate::{Origin, Subject},
-    },
+    policy::decision::{Code, Decision, Verdict, Violation},
     snapshot::Snapshot,
 };
 
@@ -373,126 +371,4 @@ fn trouble(trouble: Trouble) -> Violation {
         Trouble::Malformed(..) => (Code::MalformedImage, "build the image again with a current tool"),
     };
     Violation { code, found: trouble.to_string(), fix: fix.to_owned() }
-}
-
-/// Every document of an image under each of its own names; without a name, by its digest alone.
-fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject> {
-    let named = |document: &NamedDocument| {
-        let digest = document.digest;
-        let mut subjects: Vec<Subject> = Vec::new();
-        for name in &document.names {
-            match name {
-                Name::Claimed(repository) => {
-                    subjects.push(Subject { digest, name: Some(repository.clone()), origin: Origin::Claimed });
-                }
-                Name::Fetched(host, path) => {
-                    for (host, origin) in hosts(snapshot, host) {
-                        let name = Repository::new(host, path).ok();
-                        subjects.extend(name.map(|name| Subject { digest, name: Some(name), origin }));
-                    }
-                }
-            }
-        }
-        if subjects.is_empty() {
-            subjects.push(Subject { digest, name: None, origin: Origin::Claimed });
-        }
-        subjects
-    };
-    image.documents.iter().flat_map(named).collect()
-}
-
-/// The registries that content fetched from the host `name` can have come from: containerd notes no port, and no brackets
-/// around an IPv6 address, so the policy and the configuration say which ports there are. Only where they say several it
-/// is not known which of them it was.
-fn hosts(snapshot: &Snapshot, name: &str) -> Vec<(Host, Origin)> {
-    let Ok(host) = name.parse::<Host>().or_else(|_| format!("[{name}]").parse()) else { return Vec::new() };
-    let in_policy = snapshot.policy.iter().flat_map(|policy| policy.hosts());
-    let mut known: Vec<&Host> = Vec::new();
-    for other in in_policy.chain(&snapshot.config.registries.configured) {
-        if other.name() == host.name() && !known.contains(&other) {
-            known.push(other);
-        }
-    }
-    let proven = |known: &Host, others: usize| {
-        if others == 0 || *known == host { Origin::Fetched } else { Origin::FetchedFromHost }
-    };
-    match known.as_slice() {
-        [] => vec![(host, Origin::Fetched)],
-        known => known.iter().map(|&one| (one.clone(), proven(one, known.len() - 1))).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn snapshot(policy: &str) -> Snapshot {
-        let config = crate::config::Config::parse(std::path::Path::new("/config.toml"), "mode = \"enforce\"").unwrap();
-        let text = format!("schema = 1\n{policy}\n[default]\nrequire = \"deny\"");
-        let policy = crate::policy::Policy::parse("policy.toml", &text, &|_| Err("no file".into())).unwrap();
-        Snapshot {
-            generation: 1,
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::default(),
-            registry: crate::evidence::registry::Registry::new(Default::default()),
-            trouble: None,
-        }
-    }
-
-    fn rule(images: &str) -> String {
-        format!("[[rule]]\nname = \"r{}\"\nimages = [\"{images}\"]\nrequire = \"deny\"\n", images.len())
-    }
-
-    fn fetched(host: &str, path: &str) -> Name {
-        Name::Fetched(host.into(), path.into())
-    }
-
-    #[test]
-    fn the_name_of_a_manifest_says_nothing_about_an_index_that_somebody_made_of_it() {
-        let [manifest, index] = [Digest::of(b"manifest"), Digest::of(b"index")];
-        let image = ImageOfLayer {
-            documents: vec![
-                NamedDocument { digest: index, names: vec![fetched("evil.example", "x")] },
-                NamedDocument {
-                    digest: manifest,
-                    names: vec![fetched("reg.io", "open/x"), fetched("evil.example", "x")],
-                },
-            ],
-            layers: Vec::new(),
-        };
-        let about_index: Vec<String> = subjects(&snapshot(""), &image)
-            .iter()
-            .filter(|subject| subject.digest == index)
-            .filter_map(|subject| Some(subject.name.as_ref()?.to_string()))
-            .collect();
-        assert_eq!(about_index, ["evil.example/x"]);
-    }
-
-    #[test]
-    fn a_document_without_a_name_is_judged_by_its_digest() {
-        let image = ImageOfLayer {
-            documents: vec![NamedDocument { digest: Digest::of(b"m"), names: vec![fetched("not a host", "x")] }],
-            layers: Vec::new(),
-        };
-        let nameless = Subject { digest: Digest::of(b"m"), name: None, origin: Origin::Claimed };
-        assert_eq!(subjects(&snapshot(""), &image), [nameless]);
-    }
-
-    #[test]
-    fn a_host_that_lost_its_port_is_the_one_that_is_known() {
-        let found = |policy: &str, name: &str| -> Vec<(String, Origin)> {
-            hosts(&snapshot(policy), name).into_iter().map(|(host, origin)| (host.to_string(), origin)).collect()
-        };
-        let one = |host: &str, origin| vec![(host.to_owned(), origin)];
-        assert_eq!(found("", "reg.io"), one("reg.io", Origin::Fetched));
-        assert_eq!(found(&rule("reg.io/x"), "reg.io"), one("reg.io", Origin::Fetched));
-        assert_eq!(found(&rule("reg.io:5000/x"), "REG.io."), one("reg.io:5000", Origin::Fetched));
-        let both = rule("reg.io:5000/x") + &rule("reg.io/x");
-        let expected =
-            vec![("reg.io:5000".to_owned(), Origin::FetchedFromHost), ("reg.io".to_owned(), Origin::Fetched)];
-        assert_eq!(found(&both, "reg.io"), expected);
-        assert_eq!(found(&rule("[::1]:5000/x"), "::1"), one("[::1]:5000", Origin::Fetched));
-        assert_eq!(found("", "::1"), one("[::1]", Origin::Fetched));
-    }
 }
