@@ -21,7 +21,9 @@ use std::{
 use pullgate::evidence::Place;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+#[allow(unused_imports, reason = "each test crate uses a part of it")]
 pub(crate) use content::{Content, EMPTY_CONFIG, INDEX, MANIFEST, SIMPLE_SIGNING};
+#[allow(unused_imports, reason = "each test crate uses a part of it")]
 pub(crate) use wire::{Body, Reply, Request};
 
 /// The registry. Everything may be changed while it serves.

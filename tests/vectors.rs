@@ -1,0 +1,91 @@
+//! The vectors of other projects, from the folder that `PULLGATE_VECTORS` names; without it there is nothing to run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a vector that cannot be read has failed")]
+
+#[path = "vectors/containers_image.rs"]
+mod containers_image;
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "vectors/image_spec.rs"]
+mod image_spec;
+#[path = "vectors/keyed.rs"]
+mod keyed;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use hostile::HostileRegistry;
+use pullgate::{
+    admission::Admission,
+    config::Config,
+    evidence::registry::Registry,
+    image::Digest,
+    policy::{
+        Policy,
+        decision::{Decision, Verdict},
+        evaluate::{Origin, Subject},
+    },
+    snapshot::Snapshot,
+};
+use serde_json::Value;
+
+/// The repository that every image of a vector is put into.
+const REPOSITORY: &str = "vectors/app";
+
+/// The folder `set` of the vectors.
+fn vectors(set: &str) -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("PULLGATE_VECTORS") else {
+        println!("{set} was not run: PULLGATE_VECTORS is not set");
+        return None;
+    };
+    Some(Path::new(&folder).join(set))
+}
+
+fn read_json(path: &Path) -> Value {
+    let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn text<'a>(case: &'a Value, key: &str) -> &'a str {
+    case[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {case}"))
+}
+
+/// What a node decides about `image` in [`REPOSITORY`] at `server` that asks for one attestor; `attestor` is what
+/// stands in its table beside its name.
+async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Decision {
+    let policy = format!(
+        "schema = 1\n[[attestor]]\nname = \"signer\"\n{attestor}\n[[rule]]\nname = \"vectors\"\nimages = [\"{}/vectors/*\"]\n\
+         require = {{ all = [\"signer\"] }}\n[default]\nrequire = \"deny\"\n",
+        server.host(),
+    );
+    let policy =
+        Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap_or_else(|e| panic!("{e}"));
+    let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
+    let snapshot = Snapshot {
+        generation: 1,
+        registry: Registry::new(config.registries.clone()),
+        config: Arc::new(config),
+        policy: Some(Arc::new(policy)),
+        boot: Arc::default(),
+        trouble: None,
+    };
+    let subject = Subject { digest: image, name: Some(server.place(REPOSITORY).repository), origin: Origin::Fetched };
+    Arc::new(Admission::default()).decide(&Arc::new(snapshot), vec![subject]).await
+}
+
+/// The line of an attestor's table for the ECDSA P-256 key in the file `key`.
+fn p256(key: &Path) -> String {
+    let pem = std::fs::read_to_string(key).unwrap_or_else(|error| panic!("{}: {error}", key.display()));
+    format!("keys = [{{ algorithm = \"ecdsa-p256-sha256\", pem = '''\n{pem}''' }}]\n")
+}
+
+/// What the vector expects, as a verdict.
+fn expected(case: &Value) -> Verdict {
+    match text(case, "expected") {
+        "ACCEPT" => Verdict::Allow,
+        "REJECT" => Verdict::Deny,
+        other => panic!("{other} is no expectation"),
+    }
+}

@@ -1,0 +1,46 @@
+//! `samples/keyed`: images signed and attested with a key, in every layout, and what goes wrong there.
+
+use std::path::Path;
+
+use super::*;
+
+const CASES: usize = 13;
+
+#[tokio::test]
+async fn every_image_is_decided_as_its_case_says() {
+    let Some(samples) = vectors("samples") else { return };
+    let mut run = 0;
+    for case in std::fs::read_dir(samples.join("keyed")).unwrap() {
+        let folder = case.unwrap().path();
+        let case = read_json(&folder.join("case.json"));
+        for referrers_api in [false, true] {
+            let server = HostileRegistry::start().await;
+            server.content().load_layout(&folder.join("layout"), REPOSITORY);
+            server.content().referrers_api = referrers_api;
+            let image = text(&case, "image_digest").parse().unwrap();
+            let decision = decide(&server, image, &attestor(&samples, &case)).await;
+            let id = text(&case, "id");
+            assert_eq!(decision.verdict, expected(&case), "{id}, referrers API {referrers_api}: {decision:?}");
+        }
+        run += 1;
+    }
+    assert_eq!(run, CASES, "cases in {}", samples.display());
+}
+
+fn attestor(samples: &Path, case: &Value) -> String {
+    let purpose = match (text(case, "mode"), case["predicate"].as_str()) {
+        ("verify", None) => "signature",
+        ("verify-attestation", Some("slsaprovenance1")) => "https://slsa.dev/provenance/v1",
+        ("verify-attestation", Some("spdxjson")) => "https://spdx.dev/Document",
+        other => panic!("{other:?} is asked for by no policy"),
+    };
+    let key = text(case, "key").rsplit('/').next().unwrap();
+    assert_eq!(key, "p256.pub");
+    let annotations: Vec<String> =
+        case["annotations"].as_object().into_iter().flatten().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!(
+        "may-sign = [\"{purpose}\"]\nannotations = {{ {} }}\n{}",
+        annotations.join(", "),
+        p256(&samples.join("keys").join(key))
+    )
+}
