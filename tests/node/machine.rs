@@ -234,7 +234,7 @@ impl Node {
     /// # Errors
     /// What apt said.
     pub fn install_deb(&self, deb: &Path) -> Result<String> {
-        fs::copy(deb, self.outside("/var/tmp/package.deb"))?;
+        fs::copy(deb, self.outside("/var/tmp/package.deb")).map_err(|error| format!("{}: {error}", deb.display()))?;
         self.sh("DEBIAN_FRONTEND=noninteractive apt-get -q -y install /var/tmp/package.deb")?.ok()
     }
 
