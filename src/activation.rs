@@ -115,10 +115,11 @@ impl Activation {
             .is_none_or(|previous| previous.trouble != snapshot.trouble || outcome == Outcome::Activated);
         let snapshot = Arc::new(snapshot);
         *self.lock_seen() = seen;
-        self.current.send_replace(Some(snapshot.clone()));
+        // Who waits for a snapshot finds all that follows from it done.
         if news {
             (self.tell)(&snapshot, &outcome);
         }
+        self.current.send_replace(Some(snapshot.clone()));
         (snapshot, outcome)
     }
 
@@ -134,7 +135,7 @@ impl Activation {
             Some(_) => None,
         };
         let mut fresh = LastGood { schema: LAST_GOOD_SCHEMA, ..LastGood::default() };
-        let mut trouble = None;
+        let (mut trouble, mut closed) = (None, false);
         let text = seen.borrow_mut().read(&self.paths.config);
         let config = text.and_then(|text| {
             let config = Config::parse(&self.paths.config, &text);
@@ -144,10 +145,10 @@ impl Activation {
         let config = config.map(Arc::new).unwrap_or_else(|problems| {
             trouble = Some(Trouble { code: Code::ConfigInvalid, message: problems.first() });
             let kept = kept.as_ref().and_then(|kept| Config::parse(&self.paths.config, kept.config.as_ref()?).ok());
-            previous
-                .map(|previous| previous.config.clone())
-                .or(kept.map(Arc::new))
-                .unwrap_or_else(|| closed_config(&self.paths.config).into())
+            previous.map(|previous| previous.config.clone()).or(kept.map(Arc::new)).unwrap_or_else(|| {
+                closed = true;
+                closed_config(&self.paths.config).into()
+            })
         });
         let keys = RefCell::new(BTreeMap::new());
         let text = seen.borrow_mut().read(&config.policy);
@@ -170,6 +171,8 @@ impl Activation {
                 None => kept.as_ref().and_then(LastGood::parse_policy).map(Arc::new),
             }
         });
+        // Without the node's labels a rule for other nodes could count here.
+        let policy = policy.filter(|_| !closed);
         let (digests, problems) = boot::read(&self.paths.boot);
         for problem in problems {
             tracing::warn!("boot list: {problem}");

@@ -138,11 +138,29 @@ async fn without_a_last_good_state_the_boot_list_alone_remains() {
         let (found, message) = trouble(&snapshot);
         assert_eq!(found, code);
         assert!(message.contains(file) && message.contains("not there"), "{message}");
-        assert_eq!(snapshot.policy.is_none(), file == "policy.toml");
+        assert!(snapshot.policy.is_none(), "{file}");
         assert_eq!(*snapshot.boot, [Digest::of(b"pause")].into());
         assert_eq!(snapshot.config.mode, NodeMode::Enforce);
         assert_eq!(snapshot.no_policy().code, code);
     }
+}
+
+#[tokio::test]
+async fn what_follows_from_a_snapshot_is_done_before_it_is_in_force() {
+    let node = Node::new();
+    let seen = Arc::new(Mutex::new(None));
+    let (at, told) = (seen.clone(), node.told.clone());
+    let folder = node.folder.path();
+    let paths = Paths { config: folder.join("config.toml"), boot: folder.into(), state: None };
+    let activation = Arc::new_cyclic(|activation: &std::sync::Weak<Activation>| {
+        let activation = activation.clone();
+        Activation::new(paths, move |_, _| {
+            told.fetch_add(1, Ordering::SeqCst);
+            *at.lock().unwrap() = activation.upgrade().map(|activation| activation.peek().is_none());
+        })
+    });
+    let _ = activation.load().await;
+    assert_eq!((*seen.lock().unwrap(), node.told.load(Ordering::SeqCst)), (Some(true), 1));
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ impl ContentStore {
         layer: &Descriptor,
         chain: &Digest,
     ) -> Result<Vec<ImageOfLayer>, Trouble> {
-        let by_label = positions("l", &layer.digest);
+        let by_label = positions("l.", &layer.digest);
         let by_label = self.containerd.blobs(namespace, by_label, limits::CANDIDATE_MANIFESTS).await?;
         let found = self.placing(namespace, by_label, layer, chain).await;
         if matches!(&found, Ok(images) if !images.is_empty()) {
@@ -247,7 +247,9 @@ impl ContentStore {
 
     /// The documents in the store that list `digest`. One that cannot be used says nothing.
     async fn above(&self, namespace: &str, digest: &Digest) -> Result<Vec<(Blob, Arc<Document>)>, Trouble> {
-        let parents = self.containerd.blobs(namespace, positions("m", digest), limits::PARENT_INDEXES).await?;
+        // containerd numbers the manifests in an index apart from the indexes in it.
+        let listed = [positions("m.", digest), positions("", digest)].concat();
+        let parents = self.containerd.blobs(namespace, listed, limits::PARENT_INDEXES).await?;
         let mut above = Vec::new();
         for parent in parents {
             match self.document(namespace, &parent.digest).await {
@@ -367,7 +369,7 @@ fn same_layer(listed: &Descriptor, asked: &Descriptor) -> bool {
 
 /// Filters for the blobs that list `digest` at one of the first positions.
 fn positions(kind: &str, digest: &Digest) -> Vec<String> {
-    (0..POSITIONS).map(|i| format!("labels.\"{CHILD}.{kind}.{i}\"=={digest}")).collect()
+    (0..POSITIONS).map(|i| format!("labels.\"{CHILD}.{kind}{i}\"=={digest}")).collect()
 }
 
 /// Adds `name` unless it is there or there is no room: what containerd noted comes first, and an archive can say a lot.
