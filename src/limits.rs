@@ -94,6 +94,8 @@ pub const PARALLEL_SUBJECTS: usize = 8;
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for one call to containerd within a decision, and for each piece of a stream.
 pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
+/// Pause before the next connection is accepted when one could not be.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Decisions that gather evidence at the same time.
 pub const PARALLEL_DECISIONS: usize = 64;
 /// Layers that are hashed at the same time: one for each core leaves containerd's unpacking its share.
