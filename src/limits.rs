@@ -21,6 +21,12 @@ pub const REFERRERS: usize = 1024;
 pub const EVIDENCE_ITEMS: usize = 1024;
 /// Bytes of evidence that are read for one digest, all pieces together.
 pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
+/// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
+/// have as much of their own.
+pub const EVIDENCE_HELD_BYTES: u64 = 48 << 20;
+/// Names of registries that are looked up at the same time, for each way in which they may be reached. A look-up takes a
+/// thread until it ends, also when nobody waits for it any more.
+pub const PARALLEL_LOOKUPS: usize = 8;
 /// Requests in flight to registries for one digest.
 pub const PARALLEL_FETCHES: usize = 8;
 /// Redirects followed for one blob.
@@ -88,6 +94,8 @@ pub const PARALLEL_SUBJECTS: usize = 8;
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for one call to containerd within a decision, and for each piece of a stream.
 pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
+/// Pause before the next connection is accepted when one could not be.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Decisions that gather evidence at the same time.
 pub const PARALLEL_DECISIONS: usize = 64;
 /// Layers that are hashed at the same time: one for each core leaves containerd's unpacking its share.

@@ -15,10 +15,11 @@ use crate::{
     admission::Admission,
     config::NodeMode,
     evidence::Place,
-    image::{Digest, Document, NodePlatform, Reference, media_type, sanitize},
+    gate,
+    image::{Digest, Document, NodePlatform, Reference, Repository, media_type, sanitize},
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::{Origin, Subject, gap_violation},
+        evaluate::gap_violation,
     },
     snapshot::Snapshot,
 };
@@ -84,8 +85,12 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
         },
     };
     let admission = Arc::new(Admission::default());
-    let subject = |digest| Subject { digest, name: Some(reference.repository.clone()), origin: Origin::Fetched };
-    let decision = admission.decide(snapshot, vec![subject(digest)]).await;
+    let Repository { host, path } = &reference.repository;
+    let subjects = |digest| gate::fetched(snapshot, host.name(), path, digest).collect::<Vec<_>>();
+    if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
+        eprintln!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
+    }
+    let decision = admission.decide(snapshot, subjects(digest)).await;
     let may_be_index = media_type.as_deref().is_none_or(media_type::is_index);
     if decision.verdict == Verdict::Allow || !may_be_index {
         return Checked { digest: Some(digest), decision, children: Vec::new() };
@@ -110,7 +115,7 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
     let mut children = Vec::new();
     for child in NodePlatform::here().choices(&index) {
         let digest = child.descriptor.digest;
-        children.push((digest, admission.decide(snapshot, vec![subject(digest)]).await));
+        children.push((digest, admission.decide(snapshot, subjects(digest)).await));
     }
     let decision = match children.iter().find(|(_, child)| child.verdict != Verdict::Allow) {
         None => children.first().map_or(decision, |(_, child)| child.clone()),

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     containerd::{lease_of, namespace_of},
+    limits,
     policy::decision::{Code, Violation},
 };
 
@@ -58,14 +59,16 @@ pub async fn serve<F: Future<Output = ()>>(
         let listener = tokio::net::UnixListener::from_std(listener);
         let stop = stop();
         async move {
-            // One connection that cannot be accepted must not end the gate.
-            let incoming = UnixListenerStream::new(listener?).filter_map(|accepted| match accepted {
+            // One connection that cannot be accepted must not end the gate; without a file descriptor left, none can.
+            let incoming = UnixListenerStream::new(listener?).then(async |accepted| match accepted {
                 Ok(stream) => Some(Ok::<_, io::Error>(Connection::new(stream))),
                 Err(error) => {
                     tracing::warn!("a connection to the unpack gate failed: {error}");
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                     None
                 }
             });
+            let incoming = incoming.filter_map(|accepted| accepted);
             tonic::transport::Server::builder()
                 .layer(MapResponseLayer::new(only_meant))
                 .add_service(service::diff_server::DiffServer::new(gate))

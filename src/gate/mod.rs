@@ -7,4 +7,5 @@ mod subjects;
 mod unpack;
 
 pub use diff::serve;
+pub use subjects::fetched;
 pub use unpack::{Counts, Unpack};

@@ -2,7 +2,7 @@
 
 use crate::{
     evidence::content::{ImageOfLayer, Name, NamedDocument},
-    image::{Host, Repository},
+    image::{Digest, Host, Repository},
     policy::evaluate::{Origin, Subject},
     snapshot::Snapshot,
 };
@@ -17,12 +17,7 @@ pub(super) fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject
                 Name::Claimed(repository) => {
                     subjects.push(Subject { digest, name: Some(repository.clone()), origin: Origin::Claimed });
                 }
-                Name::Fetched(host, path) => {
-                    for (host, origin) in hosts(snapshot, host) {
-                        let name = Repository::new(host, path).ok();
-                        subjects.extend(name.map(|name| Subject { digest, name: Some(name), origin }));
-                    }
-                }
+                Name::Fetched(host, path) => subjects.extend(fetched(snapshot, host, path, digest)),
             }
         }
         if subjects.is_empty() {
@@ -31,6 +26,13 @@ pub(super) fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject
         subjects
     };
     image.documents.iter().flat_map(named).collect()
+}
+
+/// `digest` under every name that content can have which containerd fetched as `path` from the host `name`.
+pub fn fetched(snapshot: &Snapshot, name: &str, path: &str, digest: Digest) -> impl Iterator<Item = Subject> {
+    hosts(snapshot, name).into_iter().filter_map(move |(host, origin)| {
+        Some(Subject { digest, name: Some(Repository::new(host, path).ok()?), origin })
+    })
 }
 
 /// The registries that content fetched from the host `name` can have come from: containerd notes no port, and no brackets
@@ -59,7 +61,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::image::Digest;
 
     fn snapshot(policy: &str) -> Snapshot {
         let config = crate::config::Config::parse(std::path::Path::new("/config.toml"), "mode = \"enforce\"").unwrap();
@@ -79,7 +80,7 @@ mod tests {
         format!("[[rule]]\nname = \"r{}\"\nimages = [\"{images}\"]\nrequire = \"deny\"\n", images.len())
     }
 
-    fn fetched(host: &str, path: &str) -> Name {
+    fn from(host: &str, path: &str) -> Name {
         Name::Fetched(host.into(), path.into())
     }
 
@@ -88,11 +89,8 @@ mod tests {
         let [manifest, index] = [Digest::of(b"manifest"), Digest::of(b"index")];
         let image = ImageOfLayer {
             documents: vec![
-                NamedDocument { digest: index, names: vec![fetched("evil.example", "x")] },
-                NamedDocument {
-                    digest: manifest,
-                    names: vec![fetched("reg.io", "open/x"), fetched("evil.example", "x")],
-                },
+                NamedDocument { digest: index, names: vec![from("evil.example", "x")] },
+                NamedDocument { digest: manifest, names: vec![from("reg.io", "open/x"), from("evil.example", "x")] },
             ],
             layers: Vec::new(),
         };
@@ -107,7 +105,7 @@ mod tests {
     #[test]
     fn a_document_without_a_name_is_judged_by_its_digest() {
         let image = ImageOfLayer {
-            documents: vec![NamedDocument { digest: Digest::of(b"m"), names: vec![fetched("not a host", "x")] }],
+            documents: vec![NamedDocument { digest: Digest::of(b"m"), names: vec![from("not a host", "x")] }],
             layers: Vec::new(),
         };
         let nameless = Subject { digest: Digest::of(b"m"), name: None, origin: Origin::Claimed };

@@ -9,6 +9,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use reqwest::{
@@ -16,9 +17,12 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{
     evidence::{Cause, Place, RegistryOptions},
     image::Host,
+    limits,
 };
 
 /// How far a connection may reach, by the standing of the name that it is made for.
@@ -155,8 +159,17 @@ fn is_special(address: IpAddr) -> bool {
     }
 }
 
-/// A look-up in DNS that keeps only the addresses a reach admits.
-pub(super) struct Resolver(pub(super) Reach);
+/// A look-up in DNS that keeps only the addresses a reach admits, [`limits::PARALLEL_LOOKUPS`] at a time.
+pub(super) struct Resolver {
+    reach: Reach,
+    turns: Arc<Semaphore>,
+}
+
+impl Resolver {
+    pub(super) fn new(reach: Reach) -> Self {
+        Self { reach, turns: Arc::new(Semaphore::new(limits::PARALLEL_LOOKUPS)) }
+    }
+}
 
 /// Every address of a name was refused.
 #[derive(Debug)]
@@ -172,9 +185,15 @@ impl std::error::Error for NoAddressAdmitted {}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let (reach, turns) = (self.reach, self.turns.clone());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let turn = turns.acquire_owned().await?;
+            // A task of its own: dropping this future must not give the turn back before the look-up has ended.
+            let looking = tokio::spawn(async move {
+                let _turn = turn;
+                tokio::net::lookup_host((name.as_str(), 0)).await.map(Vec::from_iter)
+            });
+            let found: Vec<SocketAddr> = looking.await??;
             let any = !found.is_empty();
             let admitted: Vec<SocketAddr> = found.into_iter().filter(|address| reach.admits(address.ip())).collect();
             if any && admitted.is_empty() {
@@ -285,8 +304,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_is_judged_after_dns_too() {
         let localhost = || "localhost".parse().unwrap();
-        let refused = Resolver(Reach::Outside).resolve(localhost()).await.err().unwrap();
+        let refused = Resolver::new(Reach::Outside).resolve(localhost()).await.err().unwrap();
         assert!(NoAddressAdmitted::caused(&*refused));
-        assert!(Resolver(Reach::Network).resolve(localhost()).await.unwrap().next().is_some());
+        assert!(Resolver::new(Reach::Network).resolve(localhost()).await.unwrap().next().is_some());
     }
 }

@@ -1,6 +1,9 @@
 //! Reading the body of an answer, no further than it may go.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use reqwest::{
     Response,
@@ -22,8 +25,15 @@ pub(super) struct Room<'a> {
     pub(super) purse: Option<&'a Purse>,
 }
 
-/// Bytes that may still be read.
-pub(super) struct Purse(AtomicU64);
+/// Bytes that may still be read about one digest, also out of what all searches together may hold.
+pub(super) struct Purse {
+    left: AtomicU64,
+    spent: AtomicU64,
+    held: Arc<Held>,
+}
+
+/// Bytes that searches may still hold, all together.
+pub(super) struct Held(AtomicU64);
 
 /// Reads the body of `response`, no more than `room` allows and no longer than `until`.
 pub(super) async fn read(mut response: Response, room: Room<'_>, until: Instant) -> Result<Vec<u8>, Failure> {
@@ -71,14 +81,37 @@ fn exactly(bytes: u64, room: Room<'_>) -> Result<(), Cause> {
 }
 
 impl Purse {
+    pub(super) fn new(bytes: u64, held: Arc<Held>) -> Self {
+        Self { left: AtomicU64::new(bytes), spent: AtomicU64::new(0), held }
+    }
+
+    /// Pays for `bytes`, until the search ends.
+    pub(super) fn take(&self, bytes: u64) -> Result<(), Cause> {
+        if !subtract(&self.left, bytes) {
+            return Err(Cause::TooLarge("there is more evidence for this digest than is read".to_owned()));
+        }
+        if !subtract(&self.held.0, bytes) {
+            return Err(Cause::TooLarge("more evidence is being read right now than is held in memory".to_owned()));
+        }
+        self.spent.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Purse {
+    fn drop(&mut self) {
+        self.held.0.fetch_add(*self.spent.get_mut(), Ordering::Relaxed);
+    }
+}
+
+impl Held {
     pub(super) fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
     }
+}
 
-    fn take(&self, bytes: u64) -> Result<(), Cause> {
-        let paid = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        paid.map(|_| ()).map_err(|_| Cause::TooLarge("there is more evidence for this digest than is read".to_owned()))
-    }
+fn subtract(left: &AtomicU64, bytes: u64) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
 }
 
 /// The length that an answer states.

@@ -13,6 +13,8 @@ pub struct Bounds {
     pub evidence_bytes: u64,
     /// [`limits::EVIDENCE_TOTAL_BYTES`]
     pub evidence_total_bytes: u64,
+    /// [`limits::EVIDENCE_HELD_BYTES`]
+    pub evidence_held_bytes: u64,
     /// [`limits::TOKEN_BYTES`]
     pub token_bytes: u64,
     /// [`limits::REFERRERS_PAGE_BYTES`]
@@ -51,6 +53,7 @@ impl Default for Bounds {
             manifest_bytes: limits::MANIFEST_BYTES,
             evidence_bytes: limits::EVIDENCE_BYTES,
             evidence_total_bytes: limits::EVIDENCE_TOTAL_BYTES,
+            evidence_held_bytes: limits::EVIDENCE_HELD_BYTES,
             token_bytes: limits::TOKEN_BYTES,
             referrers_page_bytes: limits::REFERRERS_PAGE_BYTES,
             referrers_pages: limits::REFERRERS_PAGES,

@@ -56,7 +56,7 @@ fn build(reach: Reach, secure: bool, connect: Duration, idle: usize) -> reqwest:
         .pool_max_idle_per_host(idle)
         .pool_idle_timeout(limits::REGISTRY_IDLE)
         .tcp_nodelay(true)
-        .dns_resolver(Resolver(reach));
+        .dns_resolver(Resolver::new(reach));
     let builder = if secure { builder.https_only(true) } else { builder.tls_certs_only([]).http1_only() };
     let builder = if secure && reach != Reach::Node { builder } else { builder.no_proxy() };
     builder.build()

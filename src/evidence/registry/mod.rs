@@ -34,7 +34,7 @@ use tokio::{sync::mpsc, time::Instant};
 pub use bounds::Bounds;
 
 use self::{
-    body::Room,
+    body::{Held, Room},
     habits::Habits,
     http::{Answer, Ask, Http},
 };
@@ -53,6 +53,9 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     http: Http,
     habits: Habits,
+    held: Arc<Held>,
+    /// Apart, so that names which an archive invents take nothing from those that containerd fetched from.
+    held_for_claims: Arc<Held>,
 }
 
 /// What a tag stands for, as the registry says. The digest is a claim until the manifest is read by it.
@@ -77,7 +80,9 @@ impl Registry {
 
     /// A client with other bounds.
     pub fn with_bounds(options: RegistryOptions, bounds: Bounds) -> Self {
-        Self(Arc::new(Inner { http: Http::new(options, bounds), habits: Habits::default() }))
+        let held = || Arc::new(Held::new(bounds.evidence_held_bytes));
+        let (held, held_for_claims) = (held(), held());
+        Self(Arc::new(Inner { http: Http::new(options, bounds), habits: Habits::default(), held, held_for_claims }))
     }
 
     /// What `tag` stands for now; none if there is no such tag or repository.

@@ -59,7 +59,12 @@ pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
         Kind::Bundle => search.found(layout, Material::Bundle(bytes), place).await,
         Kind::Envelope => search.found(layout, Material::Envelope(bytes), place).await,
         Kind::SimpleSigning(signatures) => {
-            for signature in signatures {
+            for (i, signature) in signatures.into_iter().enumerate() {
+                if i > 0
+                    && let Err(cause) = search.pays(&bytes)
+                {
+                    return search.gap(place, cause).await;
+                }
                 let material = Material::SimpleSigning { payload: bytes.clone(), signature };
                 search.found(layout, material, place.clone()).await;
             }

@@ -56,11 +56,12 @@ pub(super) async fn run(
 ) {
     let bounds = &registry.http.bounds;
     let deadline = bounds.deadline;
+    let held = if place.proven { &registry.held } else { &registry.held_for_claims };
     let search = Arc::new(Search {
+        purse: Purse::new(bounds.evidence_total_bytes, held.clone()),
         place,
         digest,
         until: Instant::now() + deadline,
-        purse: Purse::new(bounds.evidence_total_bytes),
         items: AtomicUsize::new(bounds.evidence_items),
         delivered: AtomicBool::new(false),
         out,
@@ -195,6 +196,11 @@ impl Search {
     /// Counts one piece of evidence; false when there were as many as are read.
     pub(super) fn counts(&self) -> bool {
         self.items.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Pays for another copy of a piece that was read.
+    pub(super) fn pays(&self, copy: &[u8]) -> Result<(), Cause> {
+        self.purse.take(copy.len() as u64)
     }
 
     /// How the person who reads the decision finds `digest` again.
