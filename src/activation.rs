@@ -164,13 +164,18 @@ impl Activation {
             fresh.policy = Some(text);
             policy
         });
-        let policy = policy.map(|policy| Some(Arc::new(policy))).unwrap_or_else(|problems| {
-            trouble.get_or_insert(Trouble { code: Code::PolicyInvalid, message: problems.first() });
-            match previous {
-                Some(previous) => previous.policy.clone(),
-                None => kept.as_ref().and_then(LastGood::parse_policy).map(Arc::new),
+        let policy = match policy {
+            // A policy next to a configuration that cannot be used waits for the mend, too.
+            Ok(policy) if trouble.is_none() => Some(Arc::new(policy)),
+            unusable => {
+                let message = unusable.err().map(|problems| problems.first()).unwrap_or_default();
+                trouble.get_or_insert(Trouble { code: Code::PolicyInvalid, message });
+                match previous {
+                    Some(previous) => previous.policy.clone(),
+                    None => kept.as_ref().and_then(LastGood::parse_policy).map(Arc::new),
+                }
             }
-        });
+        };
         // Without the node's labels a rule for other nodes could count here.
         let policy = policy.filter(|_| !closed);
         let (digests, problems) = boot::read(&self.paths.boot);

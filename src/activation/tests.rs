@@ -82,20 +82,29 @@ async fn a_broken_policy_at_reload_leaves_the_old_one_and_the_mend_is_found_by_i
 }
 
 #[tokio::test]
-async fn half_of_a_change_is_another_generation() {
+async fn a_new_mode_takes_force_beside_a_broken_policy() {
     let node = Node::new();
     node.write("config.toml", "mode = \"audit\"\n");
     let activation = node.activation();
     let before = activation.load().await.0;
-    for (good, text, broken) in [
-        ("config.toml", "mode = \"enforce\"\n", "policy.toml"),
-        ("policy.toml", &POLICY.replace("all", "any"), "config.toml"),
-    ] {
-        node.write(good, text);
-        node.write(broken, "broken");
-        let after = activation.load().await.0;
-        assert!(after.config.mode == NodeMode::Enforce && after.generation > before.generation, "{good}");
-    }
+    node.write("config.toml", "mode = \"enforce\"\n");
+    node.write("policy.toml", "broken");
+    let after = activation.load().await.0;
+    assert!(after.config.mode == NodeMode::Enforce && after.generation > before.generation);
+    assert_eq!(after.revision(), before.revision());
+}
+
+#[tokio::test]
+async fn a_new_policy_beside_a_broken_configuration_waits() {
+    let node = Node::new();
+    let activation = node.activation();
+    let before = activation.load().await.0;
+    node.write("config.toml", "broken");
+    node.write("policy.toml", &POLICY.replace("all", "any"));
+    assert_eq!(activation.load().await.0.revision(), before.revision());
+    let (restarted, _) = node.activation().load().await;
+    assert_eq!(restarted.revision(), before.revision());
+    node.write("config.toml", "mode = \"enforce\"\n");
     assert_ne!(activation.current().await.revision(), before.revision());
 }
 

@@ -245,6 +245,13 @@ impl Checker<'_> {
                 }
             }
         };
+        let may_sign: Vec<Purpose> = may_sign;
+        let (signs, attests) =
+            (may_sign.contains(&Purpose::Signature), may_sign.iter().any(|purpose| *purpose != Purpose::Signature));
+        let held = formats.bundle || formats.simple_signing && signs || formats.attestation_tag && attests;
+        if let Some(at) = table.formats.as_ref().filter(|at| !at.get_ref().is_empty() && !held) {
+            self.problem(at, "none of these forms holds what the attestor may sign");
+        }
         let keys = table.keys.into_iter().filter_map(|key| self.key(key, seal)).collect();
         Attestor { name: table.name.into_inner(), may_sign, keys, formats, annotations: table.annotations }
     }

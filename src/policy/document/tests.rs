@@ -114,6 +114,10 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
         (with_keys("").replacen("ecdsa-p256-sha256", "dsa", 1), "unknown algorithm; known: ecdsa-p256-sha256"),
         (with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = []"), "no form counts"),
         (
+            with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = [\"attestation-tag\"]"),
+            "none of these forms holds",
+        ),
+        (
             with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = [\"bundel\"]"),
             "unknown value `bundel`; did you mean `bundle`?",
         ),
