@@ -41,7 +41,7 @@ rpm: setup-rpm release
 	@echo $(RPM)
 
 bench: setup-node deb
-	PULLGATE_DEB=$(DEB) cargo bench --locked
+	PULLGATE_DEB=$(DEB) cargo run --locked --release --quiet --example bench
 
 release: setup-build
 	cargo build --locked --release --bins

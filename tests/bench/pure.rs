@@ -1,0 +1,116 @@
+//! What deciding costs with everything at hand: no network, no disk, one core.
+
+use std::{collections::BTreeMap, hint::black_box, time::Instant};
+
+use jiff::Timestamp;
+use pullgate::{
+    evidence::{Found, Material},
+    image::{Digest, Repository},
+    policy::{
+        Policy,
+        decision::Verdict,
+        evaluate::{Answer, Findings, Origin, Subject},
+    },
+    verify::verify,
+};
+
+use crate::{
+    evidence::Signer,
+    node::Result,
+    policy,
+    report::{Row, Section, spread, tail, time},
+    statistics::{Draws, Ratio, median},
+};
+
+const BATCHES: usize = 101;
+const RULES: usize = 10_000;
+const HOST: &str = "reg.example.com";
+
+pub fn measure() -> Result<Vec<Section>> {
+    let mut section = Section::new("Deciding with the evidence at hand (one core)");
+    section.rows.extend(signatures()?);
+    section.rows.extend(rules()?);
+    Ok(vec![section])
+}
+
+fn signatures() -> Result<Vec<Row>> {
+    let signer = Signer::new("/var/tmp/bench-pure.pub")?;
+    let subject = Subject {
+        digest: Digest::of(b"image"),
+        name: Some(format!("{HOST}/bench/app").parse::<Repository>()?),
+        origin: Origin::Fetched,
+    };
+    let written = policy::Policy { host: HOST, key: &signer.public, formats: &[] }.document();
+    let policy =
+        Policy::parse("policy.toml", &written, &|file| std::fs::read_to_string(file).map_err(|e| e.to_string()))?;
+    let key = policy.attestors.first().and_then(|attestor| attestor.keys.first()).ok_or("no key")?;
+    let (payload, signature) = signer.simple(&subject.digest)?;
+    let simple = Material::SimpleSigning { payload: payload.clone().into_bytes(), signature };
+    let bundle = Material::Bundle(signer.bundle(&subject.digest)?.into_bytes());
+    let raw = signer.signature(payload.as_bytes())?;
+
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..BATCHES {
+        times[0].push(each(50, || key.verifies(payload.as_bytes(), &raw)));
+        for (material, times) in [&simple, &bundle].into_iter().zip(&mut times[1..]) {
+            let found = Found { material: material.clone(), place: String::new() };
+            times.push(each(50, || decide(&policy, &subject, &found) == Verdict::Allow));
+        }
+    }
+    let [check, simple, bundle] = times;
+    let beside = |what: &str, ours: &[f64]| {
+        let ratio = Ratio::of(ours, &check);
+        Row::new(what, spread(ours))
+            .beside("signature check", &time(median(&check)))
+            .ratio(&ratio)
+            .target("2", ratio.median <= 2.0)
+    };
+    Ok(vec![
+        Row::new("P-256 signature check", format!("{}: {:.0} a second", spread(&check), 1.0 / median(&check))),
+        beside("decision by a .sig signature", &simple),
+        beside("decision by a bundle", &bundle),
+    ])
+}
+
+fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
+    let now = Timestamp::now();
+    let Answer::NeedsEvidence(rule) = policy.ask(subject, &BTreeMap::new(), now) else { return Verdict::Deny };
+    let vouched =
+        verify(found, &subject.digest, &policy.attestors_of(rule)).into_iter().filter_map(std::result::Result::ok);
+    let findings = Findings { vouched: vouched.collect(), ..Findings::default() };
+    policy.evaluate(rule, subject, &findings, now).verdict
+}
+
+/// A rule for each of many repositories; which of them governs an image.
+fn rules() -> Result<Vec<Row>> {
+    let mut text = String::from("schema = 1\n[default]\nrequire = \"deny\"\n");
+    for number in 0..RULES {
+        text +=
+            &format!("[[rule]]\nname = \"r{number}\"\nimages = [\"{HOST}/team-{number}/**\"]\nrequire = \"deny\"\n");
+    }
+    let begun = Instant::now();
+    let policy = Policy::parse("policy.toml", &text, &|_| Err("no key".to_owned()))?;
+    let parsed = begun.elapsed().as_secs_f64();
+    let mut draws = Draws::new(1);
+    let mut times = Vec::new();
+    for _ in 0..5000 {
+        let repository: Repository = format!("{HOST}/team-{}/app", draws.below(RULES)).parse()?;
+        let subject = Subject { digest: Digest::of(b"image"), name: Some(repository), origin: Origin::Fetched };
+        let begun = Instant::now();
+        black_box(policy.ask(black_box(&subject), &BTreeMap::new(), Timestamp::UNIX_EPOCH));
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    let p99 = crate::statistics::quantile(&times, 0.99);
+    Ok(vec![
+        Row::new("the rule for an image, among 10,000", tail(&times)).target("p99 50 µs", p99 <= 50e-6),
+        Row::new("10,000 rules read and checked", time(parsed)),
+    ])
+}
+
+/// Seconds for one of `calls` calls, each of which has to succeed.
+fn each(calls: u32, mut call: impl FnMut() -> bool) -> f64 {
+    let begun = Instant::now();
+    let all = (0..calls).all(|_| black_box(call()));
+    let took = begun.elapsed().as_secs_f64() / f64::from(calls);
+    if all { took } else { f64::INFINITY }
+}
