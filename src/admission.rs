@@ -53,26 +53,30 @@ impl Admission {
         let Some(policy) = &snapshot.policy else {
             return Decision::refused(snapshot.no_policy());
         };
-        let mut waiting = in_order(snapshot, policy, subjects).into_iter();
+        let mut waiting = in_order(snapshot, policy, subjects).into_iter().enumerate();
         let mut deciding = JoinSet::new();
-        let mut refusal: Option<Decision> = None;
+        let mut refusal: Option<(usize, Decision)> = None;
         loop {
             while deciding.len() < limits::PARALLEL_SUBJECTS
-                && let Some(subject) = waiting.next()
+                && let Some((place, subject)) = waiting.next()
             {
                 let (admission, snapshot, policy) = (self.clone(), snapshot.clone(), policy.clone());
-                deciding.spawn(async move { admission.decide_subject(&snapshot, &policy, subject).await });
+                deciding.spawn(async move { (place, admission.decide_subject(&snapshot, &policy, subject).await) });
             }
             let Some(decided) = deciding.join_next().await else { break };
-            let Ok(decision) = decided else { continue };
+            let Ok((place, decision)) = decided else { continue };
             if decision.verdict == Verdict::Allow {
                 return decision;
             }
-            if refusal.as_ref().is_none_or(|other| tells_more(&decision, other)) {
-                refusal = Some(decision);
+            // Of equals the one that was asked about first is told, whichever was decided first.
+            let better = |(at, other): &(usize, Decision)| {
+                tells_more(&decision, other) || place < *at && !tells_more(other, &decision)
+            };
+            if refusal.as_ref().is_none_or(better) {
+                refusal = Some((place, decision));
             }
         }
-        refusal.unwrap_or_default()
+        refusal.map(|(_, decision)| decision).unwrap_or_default()
     }
 
     async fn decide_subject(&self, snapshot: &Snapshot, policy: &Policy, subject: Subject) -> Decision {
@@ -227,6 +231,17 @@ mod tests {
 
     fn subject(digest: &[u8], name: &str, origin: Origin) -> Subject {
         Subject { digest: Digest::of(digest), name: Some(name.parse().unwrap()), origin }
+    }
+
+    #[tokio::test]
+    async fn of_refusals_alike_the_first_subject_is_told() {
+        let snapshot = snapshot("schema = 1\n[default]\nrequire = \"deny\"");
+        let admission = Arc::new(Admission::default());
+        let subjects: Vec<Subject> = (0..40u8).map(|i| subject(&[i], "reg.io/archive/x", Origin::Claimed)).collect();
+        for _ in 0..20 {
+            let decision = admission.decide(&snapshot, subjects.clone()).await;
+            assert_eq!(decision.digest, Some(subjects[0].digest));
+        }
     }
 
     #[tokio::test]

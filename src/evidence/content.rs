@@ -30,7 +30,7 @@ const HASHED_LAYERS: u64 = 4096;
 /// An image that has the layer where it is being unpacked.
 #[derive(Clone, Debug)]
 pub struct ImageOfLayer {
-    /// What can admit it: the indexes in the store that list its manifest, and the manifest.
+    /// What can admit it: the manifest, and the indexes in the store that list it.
     pub documents: Vec<NamedDocument>,
     /// Every layer of it with the chain id that it completes.
     pub layers: Vec<(Descriptor, Digest)>,
@@ -228,7 +228,8 @@ impl ContentStore {
             of_index.iter().for_each(|name| add(&mut names, name.clone()));
             documents.push(NamedDocument { digest: parent.digest, names: of_index });
         }
-        documents.push(NamedDocument { digest: blob.digest, names });
+        // The manifest first: where all are refused alike, its digest is the one to sign.
+        documents.insert(0, NamedDocument { digest: blob.digest, names });
         let layers = manifest.layers.iter().cloned().zip(chains).collect();
         Ok(ImageOfLayer { documents, layers })
     }
