@@ -56,6 +56,9 @@ const PARTS: &[Part] = &[
     Part { name: "pulls", prepare: pulls::prepare, measure: pulls::measure, longest: 300 },
 ];
 
+/// Characters of what a failure says.
+const LINE: usize = 1000;
+
 fn nothing(_: &Node) -> Result<()> {
     Ok(())
 }
@@ -102,7 +105,9 @@ fn outside(wanted: &[&str]) -> Result<bool> {
         progress(&format!("measure: {}", part.name));
         match measured(&node, part) {
             Ok(found) => sections.extend(found),
-            Err(error) => failures.push(format!("{}: {error}", part.name)),
+            Err(error) => {
+                failures.push(format!("{}: {}", part.name, error.to_string().chars().take(LINE).collect::<String>()));
+            }
         }
     }
     drop(node);

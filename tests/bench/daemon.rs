@@ -7,7 +7,7 @@ use std::{
 };
 
 use containerd_client::{
-    services::v1::{ApplyRequest, diff_client::DiffClient, version_client::VersionClient},
+    services::v1::{ApplyRequest, DiffRequest, diff_client::DiffClient},
     types::Descriptor,
 };
 use hyper_util::rt::TokioIo;
@@ -23,7 +23,7 @@ use crate::{
     flood,
     hostile::HostileRegistry,
     node::{Result, containerd::DIFF_SOCKET, product::SERVICE, store::within},
-    policy::{self, Policy, status, systemctl},
+    policy::{Policy, daemon_pid, status, systemctl},
     report::{Row, Section, mebibytes, tail, time},
     statistics::quantile,
 };
@@ -53,7 +53,7 @@ pub fn measure() -> Result<Vec<Section>> {
         let gate = Gate::connect(store).await?;
         let idle = Memory::now()?;
         let speed = speed(&gate).await?;
-        let memory = memory(&gate, idle).await?;
+        let memory = memory(&gate, &registry, idle).await?;
         Ok(vec![speed, memory])
     })
 }
@@ -67,7 +67,7 @@ fn sign(registry: &HostileRegistry, signer: &Signer, store: &Store) -> Result<()
         content.signatures("bench/app", image.digest, &[(payload.as_bytes(), &signature)]);
     }
     let flooded = store.images().last().ok_or("no images")?.digest;
-    flood::bogus_then_good(&mut content, flooded, signer)
+    flood::bogus_around_good(&mut content, flooded, signer)
 }
 
 async fn speed(gate: &Gate) -> Result<Section> {
@@ -93,17 +93,20 @@ async fn speed(gate: &Gate) -> Result<Section> {
     section.rows.push(covered.row("the next layer, covered by that entry"));
     section.rows.push(fresh.row("a fresh decision, evidence fetched (.sig), with its audit entry"));
     let floor = gate.floor().await?;
-    section.rows.push(Row::new("one call to the containerd of the bench's own", tail(&floor)));
-    section.note("The calls that the daemon makes to containerd are counted; each is answered from memory here.");
+    section.rows.push(Row::new("a call that is answered at once", tail(&floor)));
+    section
+        .note("Counted are the daemon's own calls to containerd, one after the other, answered from memory here; each");
+    section.note("takes at least as long as one that is answered at once.");
     Ok(section)
 }
 
-async fn memory(gate: &Gate, idle: Memory) -> Result<Section> {
+async fn memory(gate: &Gate, registry: &HostileRegistry, idle: Memory) -> Result<Section> {
     gate.store.unpack(0);
     gate.at_once((TIMED..IMAGES).map(|number| format!("fresh-{number}"))).await?;
     let remembered = status()?.decisions;
     let full = Memory::now()?;
     Memory::forget_peak()?;
+    registry.forget();
     let begun = Instant::now();
     gate.ask(&format!("flooded-{IMAGES}")).await?;
     let flood = begun.elapsed().as_secs_f64();
@@ -118,10 +121,13 @@ async fn memory(gate: &Gate, idle: Memory) -> Result<Section> {
     section.rows.push(row(format!("with {remembered} decisions remembered"), &full, "64 MiB", 64.0));
     let bogus = flood::BOGUS;
     section.rows.push(
-        Row::new(format!("peak while a registry serves {bogus} bogus bundles, after that"), mebibytes(flooded.peak))
+        Row::new(format!("peak while a registry serves {bogus} bogus bundles"), mebibytes(flooded.peak))
             .target("64 MiB", flooded.peak <= 64.0 * 1024.0),
     );
-    section.rows.push(Row::new("… and the decision it takes", time(flood)).target("0.5 s", flood < 0.5));
+    section.rows.push(
+        Row::new("… and the decision", format!("{}, {} requests", time(flood), registry.asked().len()))
+            .target("0.5 s", flood < 0.5),
+    );
     Ok(section)
 }
 
@@ -180,14 +186,15 @@ impl Gate {
         Ok(())
     }
 
-    /// What a call costs that nothing is done for: what each of the daemon's calls to containerd costs at least.
+    /// Calls that the daemon answers at once: what any call between two processes costs at least here.
     async fn floor(&self) -> Result<Vec<f64>> {
-        let mut client = VersionClient::new(connect(SOCKET).await?);
         let mut seconds = Vec::new();
         for _ in 0..CALLS {
             let begun = Instant::now();
-            client.version(()).await?;
-            seconds.push(begun.elapsed().as_secs_f64());
+            match self.client.clone().diff(DiffRequest::default()).await {
+                Err(status) if status.code() == Code::Unimplemented => seconds.push(begun.elapsed().as_secs_f64()),
+                answer => return Err(format!("the diff socket made a diff: {answer:?}").into()),
+            }
         }
         Ok(seconds)
     }
@@ -225,7 +232,7 @@ struct Memory {
 
 impl Memory {
     fn now() -> Result<Self> {
-        let pid = pid()?;
+        let pid = daemon_pid()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let maps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         Ok(Self { rss: field(&status, "VmRSS:")?, pss: field(&maps, "Pss:")?, peak: field(&status, "VmHWM:")? })
@@ -233,12 +240,8 @@ impl Memory {
 
     /// From now on the peak is a new one.
     fn forget_peak() -> Result<()> {
-        Ok(fs::write(format!("/proc/{}/clear_refs", pid()?), "5")?)
+        Ok(fs::write(format!("/proc/{}/clear_refs", daemon_pid()?), "5")?)
     }
-}
-
-fn pid() -> Result<String> {
-    Ok(policy::run(&["systemctl", "show", "--value", "--property", "MainPID", SERVICE])?.trim().to_owned())
 }
 
 fn field(text: &str, name: &str) -> Result<f64> {

@@ -1,4 +1,4 @@
-//! Three hundred bogus bundles before the good one.
+//! Three hundred bogus bundles around the good one.
 
 use pullgate::image::Digest;
 
@@ -46,7 +46,7 @@ fn section(our: &[Took], their: &[Took], requests: (usize, usize)) -> Section {
     let of = |took: &[Took], figure: fn(&Took) -> f64| took.iter().map(figure).collect::<Vec<f64>>();
     let (walls, their_walls) = (of(our, |took| took.wall), of(their, |took| took.wall));
     let (peak, their_peak) = (median(&of(our, |took| took.peak)), median(&of(their, |took| took.peak)));
-    let title = format!("One-shot check, {BOGUS} bogus bundles before the good one ({ROUNDS} rounds; by API)");
+    let title = format!("One-shot check, {BOGUS} bogus bundles around the good one ({ROUNDS} rounds; by API)");
     let mut section = Section::new(title);
     section.rows.push(
         Row::new("wall", spread(&walls))
@@ -70,16 +70,17 @@ fn fill(registry: &HostileRegistry, signer: &Signer) -> Result<()> {
     let mut content = registry.content();
     content.referrers_api = true;
     let image = content.image("bench/app", "flooded", "flooded");
-    bogus_then_good(&mut content, image, signer)
+    bogus_around_good(&mut content, image, signer)
 }
 
-/// Bundles about `image` that somebody else signed, and last the one of `signer`.
+/// Bundles about `image` that somebody else signed, and among them the one of `signer`: the last but one, since a
+/// client may well begin with the last.
 ///
 /// # Errors
 /// Where they cannot be signed.
-pub fn bogus_then_good(content: &mut Content, image: Digest, signer: &Signer) -> Result<()> {
+pub fn bogus_around_good(content: &mut Content, image: Digest, signer: &Signer) -> Result<()> {
     let stranger = Signer::new("/var/tmp/bench-stranger.pub")?;
-    for signer in std::iter::repeat_n(&stranger, BOGUS).chain([signer]) {
+    for signer in std::iter::repeat_n(&stranger, BOGUS - 1).chain([signer, &stranger]) {
         content.bundle("bench/app", image, signer.bundle(&image)?.as_bytes());
     }
     Ok(())

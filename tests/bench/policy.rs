@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use pullgate::status::Status;
 
-use crate::node::{Result, product};
+use crate::node::{Result, product, product::SERVICE};
 
 /// What a policy says about the one repository that it admits from.
 pub struct Policy<'a> {
@@ -89,4 +89,12 @@ pub fn run(command: &[&str]) -> Result<String> {
 /// Where it says nothing.
 pub fn status() -> Result<Status> {
     Ok(serde_json::from_str(&run(&["pullgate", "status", "-o", "json"])?)?)
+}
+
+/// The daemon's process.
+///
+/// # Errors
+/// What systemd says.
+pub fn daemon_pid() -> Result<String> {
+    Ok(run(&["systemctl", "show", "--value", "--property", "MainPID", SERVICE])?.trim().to_owned())
 }

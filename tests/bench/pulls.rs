@@ -11,7 +11,7 @@ use crate::{
         registry::{Published, REGISTRY},
         signing::Layout,
     },
-    policy::{self, Policy, status, systemctl},
+    policy::{self, Policy, daemon_pid, status, systemctl},
     prepare::KEY,
     report::{Row, Section, spread, time},
     statistics::{Ratio, median},
@@ -58,24 +58,29 @@ pub fn measure() -> Result<Vec<Section>> {
     let mut images = images.lines();
     let mut next = || images.next().ok_or("too few images");
     let mut seconds: [Vec<f64>; 3] = Default::default();
+    let mut cpu = [0.0; 3];
     for gated in 0..PLACES.len() {
         let pair = Pair::start(gated)?;
         // The first pull of a containerd makes its directories.
-        pair.pull(Arm::Plain, next()?)?;
-        pair.pull(Arm::Rehashing, next()?)?;
+        for arm in [Arm::Plain, Arm::Rehashing] {
+            pair.prepare(arm)?;
+            pair.pull(arm, next()?)?;
+        }
         for round in 0..ROUNDS / PLACES.len() {
             let fresh = [next()?, next()?];
             let mut arms = [(Arm::Plain, fresh[0]), (Arm::Rehashing, fresh[0]), (Arm::Skipping, fresh[1])];
             arms.rotate_left(round % 3);
             for (arm, image) in arms {
+                let before = pair.prepare(arm)?;
                 seconds[arm as usize].push(pair.pull(arm, image)?);
+                cpu[arm as usize] += daemon_cpu()? - before;
             }
         }
     }
-    Ok(vec![section(&seconds)])
+    Ok(vec![section(&seconds, &cpu)])
 }
 
-fn section([plain, rehashing, skipping]: &[Vec<f64>; 3]) -> Section {
+fn section([plain, rehashing, skipping]: &[Vec<f64>; 3], cpu: &[f64; 3]) -> Section {
     let mut section = Section::new(format!(
         "A pull of {LAYERS} layers by containerd's transfer service ({} interleaved pairs, each with an image not decided \
          about before)",
@@ -90,6 +95,8 @@ fn section([plain, rehashing, skipping]: &[Vec<f64>; 3]) -> Section {
     section.rows.push(row("gates, insecure-skip-layer-rehash", skipping, 1.02));
     let extra: Vec<f64> = rehashing.iter().zip(plain).map(|(ours, theirs)| ours - theirs).collect();
     section.note(format!("Re-hashed, the gates add {} to the median pair.", time(median(&extra))));
+    let [_, rehashing, skipping] = cpu.map(|cpu| time(cpu / plain.len() as f64));
+    section.note(format!("The daemon's own processor time in a pull: {rehashing} re-hashing, {skipping} not."));
     section
 }
 
@@ -133,13 +140,18 @@ impl Pair {
         Policy { host: REGISTRY, key: product::KEY_FILE, formats: &[] }.write_for_daemon(&more)
     }
 
-    /// Seconds that the pull takes. What it brought is removed again.
-    fn pull(&self, arm: Arm, image: &str) -> Result<f64> {
-        let at = if arm == Arm::Plain { 1 - self.gated } else { self.gated };
+    /// Makes the daemon ready for a pull. Returns the processor time that it has taken so far.
+    fn prepare(&self, arm: Arm) -> Result<f64> {
         if arm != Arm::Plain {
             self.configure(arm)?;
             reload()?;
         }
+        daemon_cpu()
+    }
+
+    /// Seconds that the pull takes. What it brought is removed again.
+    fn pull(&self, arm: Arm, image: &str) -> Result<f64> {
+        let at = if arm == Arm::Plain { 1 - self.gated } else { self.gated };
         let ctr = ["ctr", "--address", &socket(at)].map(str::to_owned);
         let ctr = |arguments: &[&str]| policy::run(&[&ctr.each_ref().map(String::as_str)[..], arguments].concat());
         let layers = status()?.unpack.layers;
@@ -168,4 +180,12 @@ fn reload() -> Result<()> {
     systemctl(&["reload", SERVICE])?;
     while status()?.audit_written == before {}
     Ok(())
+}
+
+/// Seconds of processor time that the daemon has taken (proc_pid_stat(5); a hundredth is its unit here).
+fn daemon_cpu() -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon_pid()?))?;
+    let fields = stat.rsplit_once(") ").ok_or("no fields")?.1;
+    let ticks: Vec<f64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<std::result::Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / 100.0)
 }

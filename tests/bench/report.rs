@@ -97,10 +97,8 @@ pub fn mebibytes(kibibytes: f64) -> String {
 /// # Errors
 /// Where the node does not say.
 pub fn machine(node: &Node) -> Result<String> {
-    let versions = node.sh(
-        "pullgate --version; containerd --version | cut -d' ' -f1,3; \
-         cosign version 2>/dev/null | sed -n 's/GitVersion: */cosign /p'; docker-registry --version | cut -d' ' -f1,3",
-    )?;
+    let versions = node.sh("dpkg-query --show --showformat '${Package} ${Version}\\n' pullgate containerd cosign; \
+         docker-registry --version | cut -d' ' -f1,3")?;
     let versions: Vec<_> = versions.stdout.lines().map(str::trim).collect();
     let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
     let models: Vec<_> = cpus.lines().filter_map(|line| line.strip_prefix("model name")).collect();
