@@ -205,17 +205,17 @@ impl Activation {
     fn last_good(&self) -> Option<LastGood> {
         let path = self.paths.state.as_ref()?.join(LAST_GOOD);
         let text = files::read_trusted(&path, 4 * limits::DOCUMENT_BYTES).ok()?;
-        match serde_json::from_str::<LastGood>(&text) {
-            Ok(kept) if kept.schema == LAST_GOOD_SCHEMA => Some(kept),
-            Ok(kept) => {
-                tracing::warn!("{} has schema {}, not {LAST_GOOD_SCHEMA}: set aside", path.display(), kept.schema);
-                None
-            }
-            Err(error) => {
-                tracing::warn!("{} cannot be read: {error}", path.display());
-                None
-            }
+        let why = match serde_json::from_str::<LastGood>(&text) {
+            Ok(kept) if kept.schema == LAST_GOOD_SCHEMA => return Some(kept),
+            Ok(kept) => format!("it has schema {}, not {LAST_GOOD_SCHEMA}", kept.schema),
+            Err(error) => error.to_string(),
+        };
+        // A newer version may come back for it.
+        match files::set_aside(&path) {
+            Ok(aside) => tracing::warn!("{} is not used ({why}) and now {}", path.display(), aside.display()),
+            Err(error) => tracing::warn!("{} is not used ({why}) and stays: {error}", path.display()),
         }
+        None
     }
 
     fn keep(&self, fresh: &LastGood) {
@@ -268,6 +268,7 @@ fn closed_config(file: &Path) -> Config {
         containerd: "/run/containerd/containerd.sock".into(),
         labels: BTreeMap::new(),
         registries: RegistryOptions::default(),
+        evidence: Vec::new(),
         insecure_skip_layer_rehash: false,
         insecure_continue_without_audit: false,
     }

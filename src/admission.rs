@@ -2,7 +2,8 @@
 //!
 //! The boot list comes first, since a node must always boot. Then, for each digest and name that the request could be
 //! about, the policy either settles it or says which evidence would; that is gathered, verified and evaluated, unless a
-//! decision still holds. One subject that is admitted admits the request.
+//! decision still holds. What this node has kept is looked at before anybody is asked. One subject that is admitted
+//! admits the request.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,8 +11,9 @@ use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use crate::{
-    decisions::{Decisions, Key},
-    evidence::{Cause, Found, Gap, Place, registry::Registry},
+    clock::Clock,
+    decisions::{Asking, Decisions, Key},
+    evidence::{Cause, Found, Gap, Place, kept::Kept},
     limits,
     policy::{
         Policy, Rule,
@@ -27,31 +29,41 @@ const EXPLAINED: usize = 8;
 /// Gaps that one decision tells about.
 const GAPS: usize = 16;
 
-impl Default for Admission {
-    fn default() -> Self {
-        Self { decisions: Decisions::default(), permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
-    }
-}
-
 /// Decides about requests.
 pub struct Admission {
     decisions: Decisions,
+    kept: Kept,
+    clock: Arc<Clock>,
     permits: Semaphore,
 }
 
 impl Admission {
+    /// Decides by the time of `clock`, and remembers evidence in `kept`.
+    pub fn new(clock: Arc<Clock>, kept: Kept) -> Self {
+        Self { decisions: Decisions::default(), kept, clock, permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
+    }
+
     /// How many decisions are remembered.
     pub fn remembered(&self) -> u64 {
         self.decisions.len()
     }
 
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
-    pub async fn decide(self: &Arc<Self>, snapshot: &Arc<Snapshot>, subjects: Vec<Subject>) -> Decision {
+    pub async fn decide(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        subjects: Vec<Subject>,
+        asking: Asking,
+    ) -> Decision {
         if let Some(subject) = subjects.iter().find(|subject| snapshot.boot.contains(&subject.digest)) {
             return boot_listed(snapshot, subject);
         }
         let Some(policy) = &snapshot.policy else {
             return Decision::refused(snapshot.no_policy());
+        };
+        let now = match self.clock.now() {
+            Ok(now) => now,
+            Err(not_set) => return Decision::refused(not_set.into()),
         };
         let mut waiting = in_order(snapshot, policy, subjects).into_iter().enumerate();
         let mut deciding = JoinSet::new();
@@ -61,7 +73,9 @@ impl Admission {
                 && let Some((place, subject)) = waiting.next()
             {
                 let (admission, snapshot, policy) = (self.clone(), snapshot.clone(), policy.clone());
-                deciding.spawn(async move { (place, admission.decide_subject(&snapshot, &policy, subject).await) });
+                deciding.spawn(async move {
+                    (place, admission.decide_subject(&snapshot, &policy, subject, asking, now).await)
+                });
             }
             let Some(decided) = deciding.join_next().await else { break };
             let Ok((place, decision)) = decided else { continue };
@@ -79,8 +93,14 @@ impl Admission {
         refusal.map(|(_, decision)| decision).unwrap_or_default()
     }
 
-    async fn decide_subject(&self, snapshot: &Snapshot, policy: &Policy, subject: Subject) -> Decision {
-        let now = Timestamp::now();
+    async fn decide_subject(
+        &self,
+        snapshot: &Snapshot,
+        policy: &Policy,
+        subject: Subject,
+        asking: Asking,
+        now: Timestamp,
+    ) -> Decision {
         let rule = match policy.ask(&subject, &snapshot.config.labels, now) {
             Answer::Settled(decision) => return decision,
             Answer::NeedsEvidence(rule) => rule,
@@ -88,10 +108,16 @@ impl Admission {
         let place = subject.name.clone().map(|repository| Place { repository, proven: subject.origin.proves_host() });
         let key = Key { digest: subject.digest, rule: rule.content, place: place.clone() };
         let decide = async {
-            let findings = self.gather(&snapshot.registry, policy, rule, &subject, place).await;
-            policy.evaluate(rule, &subject, &findings, Timestamp::now())
+            let mut gathered =
+                Gathered { policy, rule, subject: &subject, findings: Findings::default(), found: Vec::new() };
+            self.gather(snapshot, &mut gathered, place, asking).await;
+            let decision = policy.evaluate(rule, &subject, &gathered.findings, now);
+            if decision.verdict == Verdict::Allow {
+                self.kept.keep(subject.digest, gathered.found, now);
+            }
+            decision
         };
-        let decided = self.decisions.get_or(key, decide).await;
+        let decided = self.decisions.get_or(key, asking, now, decide).await;
         // What was decided holds for every rule of this content; whose words these are is this request's.
         Decision {
             rule: Some(rule.name.clone()),
@@ -102,49 +128,103 @@ impl Admission {
     }
 
     /// Looks for evidence until the rule is satisfied or everything was asked.
-    async fn gather(
-        &self,
-        registry: &Registry,
-        policy: &Policy,
-        rule: &Rule,
-        subject: &Subject,
-        place: Option<Place>,
-    ) -> Findings {
-        let mut findings = Findings::default();
-        let Some(place) = place else { return findings };
+    async fn gather(&self, snapshot: &Snapshot, gathered: &mut Gathered<'_>, place: Option<Place>, asking: Asking) {
+        let digest = gathered.subject.digest;
+        for found in self.kept.evidence(&digest).await {
+            if gathered.take(found) {
+                return;
+            }
+        }
+        let Some(place) = place else { return };
         let host = place.repository.host.to_string();
+        if asking == Asking::Offline {
+            gathered.gap(Gap { place: host, cause: Cause::NotAsked });
+            return;
+        }
+        let formats = gathered.policy.formats_for(gathered.rule);
+        let elsewhere = snapshot.config.evidence_for(&place.repository).map(|repository| {
+            // The administrator named it.
+            Place { repository: repository.clone(), proven: true }
+        });
+        let places: Vec<Place> = elsewhere.chain([place.clone()]).collect();
         // Waiting for a turn is not the registry's time.
         let _permit = self.permits.acquire().await;
-        let asking = async {
-            let mut stream = registry.evidence(place, subject.digest, policy.formats_for(rule));
-            let mut unexplained: Vec<Found> = Vec::new();
-            while let Some(item) = stream.items.recv().await {
-                match item {
-                    Ok(found) => {
-                        for finding in verify(&found, &subject.digest, &policy.attestors_of(rule)) {
-                            match finding {
-                                Ok(vouched) => findings.vouched.push(vouched),
-                                Err(unusable) => findings.unusable.push(unusable),
+        let asked = timeout(limits::EVIDENCE_DEADLINE, async {
+            for place in places {
+                let mut stream = snapshot.registry.evidence(place, digest, formats);
+                while let Some(item) = stream.items.recv().await {
+                    match item {
+                        Ok(found) => {
+                            if gathered.take(found) {
+                                return;
                             }
                         }
-                        if policy.satisfied(rule, subject, &findings.vouched).is_some() {
-                            return;
-                        }
-                        if unexplained.len() < EXPLAINED {
-                            unexplained.push(found);
-                        }
+                        Err(gap) => gathered.gap(gap),
                     }
-                    Err(gap) if findings.gaps.len() < GAPS => findings.gaps.push(gap),
-                    Err(_) => {}
                 }
             }
-            findings.others = other_signers(policy, rule, subject, &unexplained);
-        };
-        if timeout(limits::EVIDENCE_DEADLINE, asking).await.is_err() {
+        });
+        if asked.await.is_err() {
             let cause = Cause::Unreachable(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
-            findings.gaps.push(Gap { place: host, cause });
+            gathered.findings.gaps.push(Gap { place: host, cause });
         }
-        findings
+        gathered.name_other_signers();
+    }
+}
+
+/// The evidence about one subject under one rule, as it comes in.
+struct Gathered<'a> {
+    policy: &'a Policy,
+    rule: &'a Rule,
+    subject: &'a Subject,
+    findings: Findings,
+    /// What vouches, and some of the rest.
+    found: Vec<Found>,
+}
+
+impl Gathered<'_> {
+    /// Adds `found`. Whether the rule is satisfied now.
+    fn take(&mut self, found: Found) -> bool {
+        let mut vouches = false;
+        for finding in verify(&found, &self.subject.digest, &self.policy.attestors_of(self.rule)) {
+            match finding {
+                Ok(vouched) => {
+                    vouches = true;
+                    self.findings.vouched.push(vouched);
+                }
+                Err(unusable) => self.findings.unusable.push(unusable),
+            }
+        }
+        if vouches {
+            self.found.insert(0, found);
+            self.found.truncate(limits::KEPT_PIECES);
+        } else if self.found.len() < EXPLAINED {
+            self.found.push(found);
+        }
+        vouches && self.policy.satisfied(self.rule, self.subject, &self.findings.vouched).is_some()
+    }
+
+    fn gap(&mut self, gap: Gap) {
+        if self.findings.gaps.len() < GAPS {
+            self.findings.gaps.push(gap);
+        }
+    }
+
+    /// Says which attestors of the policy, other than the rule's, signed what was found.
+    fn name_other_signers(&mut self) {
+        let required = self.policy.attestors_of(self.rule);
+        let is_required = |name: &str| required.iter().any(|attestor| attestor.name == name);
+        let others: Vec<_> = self.policy.attestors.iter().filter(|other| !is_required(&other.name)).collect();
+        for finding in self.found.iter().flat_map(|found| verify(found, &self.subject.digest, &others)) {
+            let name = match finding {
+                Ok(vouched) => vouched.attestor().to_owned(),
+                Err(Unusable::OtherPurpose(attestor, _) | Unusable::OtherAnnotations(attestor)) => attestor,
+                Err(_) => continue,
+            };
+            if !self.findings.others.contains(&name) {
+                self.findings.others.push(name);
+            }
+        }
     }
 }
 
@@ -173,25 +253,6 @@ fn boot_listed(snapshot: &Snapshot, subject: &Subject) -> Decision {
     }
 }
 
-/// The attestors of the policy, other than the rule's, that signed `evidence` about the subject.
-fn other_signers(policy: &Policy, rule: &Rule, subject: &Subject, evidence: &[Found]) -> Vec<String> {
-    let required = policy.attestors_of(rule);
-    let others: Vec<_> =
-        policy.attestors.iter().filter(|other| !required.iter().any(|attestor| attestor.name == other.name)).collect();
-    let mut names: Vec<String> = Vec::new();
-    for finding in evidence.iter().flat_map(|found| verify(found, &subject.digest, &others)) {
-        let name = match finding {
-            Ok(vouched) => vouched.attestor().to_owned(),
-            Err(Unusable::OtherPurpose(attestor, _) | Unusable::OtherAnnotations(attestor)) => attestor,
-            Err(_) => continue,
-        };
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
 /// Of two refusals of one request, whether `a` is the one to report: one that only audits admits; what could not be
 /// looked at might have admitted; and evidence that came close says more than none.
 fn tells_more(a: &Decision, b: &Decision) -> bool {
@@ -214,7 +275,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::Config, evidence::RegistryOptions, image::Digest};
+    use crate::{
+        config::Config,
+        evidence::{RegistryOptions, registry::Registry},
+        image::Digest,
+    };
 
     fn snapshot(policy: &str) -> Arc<Snapshot> {
         let config = Config::parse(Path::new("/etc/pullgate/config.toml"), "mode = \"enforce\"").unwrap();
@@ -229,6 +294,10 @@ mod tests {
         })
     }
 
+    fn admission() -> Arc<Admission> {
+        Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()))
+    }
+
     fn subject(digest: &[u8], name: &str, origin: Origin) -> Subject {
         Subject { digest: Digest::of(digest), name: Some(name.parse().unwrap()), origin }
     }
@@ -236,10 +305,10 @@ mod tests {
     #[tokio::test]
     async fn of_refusals_alike_the_first_subject_is_told() {
         let snapshot = snapshot("schema = 1\n[default]\nrequire = \"deny\"");
-        let admission = Arc::new(Admission::default());
+        let admission = admission();
         let subjects: Vec<Subject> = (0..40u8).map(|i| subject(&[i], "reg.io/archive/x", Origin::Claimed)).collect();
         for _ in 0..20 {
-            let decision = admission.decide(&snapshot, subjects.clone()).await;
+            let decision = admission.decide(&snapshot, subjects.clone(), Asking::Usual).await;
             assert_eq!(decision.digest, Some(subjects[0].digest));
         }
     }
@@ -251,7 +320,7 @@ mod tests {
              [[exempt]]\nname = \"agents\"\ndigests = [\"{}\"]\n[default]\nrequire = \"deny\"",
             Digest::of(b"agent")
         ));
-        let admission = Arc::new(Admission::default());
+        let admission = admission();
         let invented = |i: usize| {
             [
                 subject(b"index", &format!("reg.io/open/a{i}"), Origin::Claimed),
@@ -264,9 +333,9 @@ mod tests {
             [subject(b"image", "reg.io/open/x", Origin::Fetched), subject(b"agent", "z.example/agent", Origin::Claimed)]
         {
             let subjects = invented.iter().cloned().chain([right.clone()]).collect();
-            let decision = admission.decide(&snapshot, subjects).await;
+            let decision = admission.decide(&snapshot, subjects, Asking::Usual).await;
             assert_eq!((decision.verdict, decision.digest), (Verdict::Allow, Some(right.digest)));
         }
-        assert_eq!(admission.decide(&snapshot, invented).await.verdict, Verdict::Deny);
+        assert_eq!(admission.decide(&snapshot, invented, Asking::Usual).await.verdict, Verdict::Deny);
     }
 }

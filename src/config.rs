@@ -13,8 +13,9 @@ use toml::Spanned;
 use crate::{
     document::{Places, Problem, Problems, read},
     evidence::RegistryOptions,
-    image::Host,
+    image::{Host, Repository},
     limits,
+    policy::scope::Pattern,
 };
 
 /// Whether this node refuses. It is the ceiling: a rule's own `audit` counts only under [`NodeMode::Enforce`].
@@ -50,10 +51,21 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// How registries are spoken to.
     pub registries: RegistryOptions,
+    /// Repositories in which evidence is looked for beside the image's own, and before it.
+    pub evidence: Vec<EvidenceSource>,
     /// Whether the layer's own bytes go unhashed; the manifest and configuration are always hashed.
     pub insecure_skip_layer_rehash: bool,
     /// Whether an allow goes out though its audit entry could not be written.
     pub insecure_continue_without_audit: bool,
+}
+
+/// A repository that has the evidence of other repositories' images, under the tags or referrers of their digests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceSource {
+    /// Which images.
+    pub images: Vec<Pattern>,
+    /// Where their evidence is.
+    pub repository: Repository,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +80,8 @@ struct Document {
     containerd: ContainerdTable,
     #[serde(default)]
     registry: BTreeMap<Spanned<String>, RegistryTable>,
+    #[serde(default)]
+    evidence: Vec<EvidenceTable>,
     #[serde(default)]
     unpack: UnpackTable,
     #[serde(default)]
@@ -90,6 +104,13 @@ struct ContainerdTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct RegistryTable {
     insecure_plain_http: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct EvidenceTable {
+    images: Vec<Spanned<String>>,
+    repository: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -129,6 +150,8 @@ impl Config {
                 Err(why) => problems.push(places.problem(host.span(), why.to_string())),
             }
         }
+        let evidence: Vec<EvidenceSource> =
+            document.evidence.iter().filter_map(|table| table.read(&places, &mut problems)).collect();
         let address = document.containerd.address;
         if let Some(address) = address.as_ref().filter(|address| !address.get_ref().is_absolute()) {
             problems
@@ -144,9 +167,40 @@ impl Config {
             containerd: address.map_or_else(|| "/run/containerd/containerd.sock".into(), Spanned::into_inner),
             labels: document.node.labels,
             registries,
+            evidence,
             insecure_skip_layer_rehash: document.unpack.insecure_skip_layer_rehash,
             insecure_continue_without_audit: document.audit.insecure_continue_without_audit,
         })
+    }
+}
+
+impl Config {
+    /// The repositories in which evidence for the images of `repository` is looked for beside itself.
+    pub fn evidence_for<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Repository> {
+        let sources = self.evidence.iter().filter(|source| source.images.iter().any(|image| image.matches(repository)));
+        sources.map(|source| &source.repository)
+    }
+}
+
+impl EvidenceTable {
+    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> Option<EvidenceSource> {
+        let before = problems.len();
+        let mut images = Vec::new();
+        for text in &self.images {
+            match Pattern::parse(text.get_ref()) {
+                Ok(pattern) => images.push(pattern),
+                Err(why) => problems.push(places.problem(text.span(), why)),
+            }
+        }
+        if self.images.is_empty() {
+            problems.push(places.problem(self.repository.span(), "no images have their evidence here: name some"));
+        }
+        match self.repository.get_ref().parse::<Repository>() {
+            Ok(repository) if problems.len() == before => return Some(EvidenceSource { images, repository }),
+            Ok(_) => {}
+            Err(why) => problems.push(places.problem(self.repository.span(), why.to_string())),
+        }
+        None
     }
 }
 
@@ -186,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn evidence_may_lie_elsewhere() {
+        let config = parse(
+            "mode = \"enforce\"\n[[evidence]]\nimages = [\"reg.io/private/**\"]\nrepository = \"sig.io:5000/all\"\n\
+             [[evidence]]\nimages = [\"**\"]\nrepository = \"other.io/x\"",
+        )
+        .unwrap();
+        let found = |name: &str| -> Vec<String> {
+            config.evidence_for(&name.parse().unwrap()).map(ToString::to_string).collect()
+        };
+        assert_eq!(found("reg.io/private/app"), ["sig.io:5000/all", "other.io/x"]);
+        assert_eq!(found("reg.io/app"), ["other.io/x"]);
+    }
+
+    #[test]
     fn mistakes_name_the_place_and_the_mend() {
         for (text, expected) in [
             ("mode = \"enforced\"", "config.toml:1:8: unknown value `enforced`; did you mean `enforce`?"),
@@ -197,6 +265,12 @@ mod tests {
             ("mode = \"audit\"\n[containerd]\naddress = \"x\"", "config.toml:3:11: the address of containerd is"),
             ("mode = \"audit\"\n[registry.\"a b\"]", "config.toml:2:11: not a registry host"),
             ("mode = ", "config.toml:1:"),
+            ("mode = \"audit\"\n[[evidence]]\nimages = []\nrepository = \"a.io/b\"", "config.toml:4:14: no images"),
+            (
+                "mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"b\"",
+                "config.toml:4:14: not a repository",
+            ),
+            ("mode = \"audit\"\n[[evidence]]\nimages = [\"*x\"]\nrepository = \"a.io/b\"", "config.toml:3:11: "),
         ] {
             let found = parse(text).unwrap_err().to_string();
             assert!(found.contains(expected), "{found}\n{expected}");

@@ -233,6 +233,13 @@ impl Containerd {
         Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
     }
 
+    /// Every image record.
+    pub async fn all_images(&self, namespace: &str) -> Result<Vec<Image>, Status> {
+        let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let all = ListImagesRequest { filters: Vec::new() };
+        Ok(client.list(request(all, Some(namespace))).await?.into_inner().images)
+    }
+
     /// Lets containerd apply a layer. No deadline: a layer takes as long as it takes.
     pub async fn apply(
         &self,

@@ -11,7 +11,9 @@ use crate::{
     activation::{Activation, Outcome, Paths},
     admission::Admission,
     audit::{Journal, Record},
+    clock::Clock,
     containerd::Containerd,
+    evidence::{content::ContentStore, kept::Kept},
     gate,
     log::Log,
     policy::decision::Violation,
@@ -42,10 +44,13 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let sockets = systemd::Sockets::take(&options.runtime)?;
     let state = options.paths.state.clone().unwrap_or_else(|| options.runtime.clone());
     let journal = Arc::new(Journal::open(&options.journal, &state.join("audit-numbers")));
+    let clock = Arc::new(Clock::open(&state));
+    let kept = Kept::open(&state);
     let containerd = Arc::new(Containerd::new(&PathBuf::new()));
+    let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
     let activation = Arc::new(Activation::new(options.paths, tell(journal.clone(), containerd.clone())));
-    let admission = Arc::new(Admission::default());
-    let unpack = Arc::new(gate::Unpack::new(containerd, admission, activation.clone(), journal.clone()));
+    let admission = Arc::new(Admission::new(clock.clone(), kept));
+    let unpack = Arc::new(gate::Unpack::new(containerd, content, admission, activation.clone(), journal.clone()));
 
     let (stopping, stop) = watch::channel(false);
     let stopped = move || {
@@ -63,6 +68,10 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     write(&journal, Record::started(snapshot.config.mode)).await;
     systemd::ready(&status::line(&snapshot));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
+    let keeping_time = tokio::spawn({
+        let clock = clock.clone();
+        async move { clock.keep().await }
+    });
     let outcome = tokio::select! {
         served = &mut serving => served,
         () = signals(&activation) => {
@@ -74,6 +83,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     };
     watchdog.abort();
     reporting.abort();
+    keeping_time.abort();
+    clock.save();
     write(&journal, Record::stopped()).await;
     journal.close().await;
     Ok(outcome??)

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -67,6 +67,23 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Makes the directory `path` for this user alone, or leaves it as it is.
+///
+/// # Errors
+/// When it cannot be made, or is something else.
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Puts `path` out of the way, for whoever wants to look at it: beside it, with the end `.set-aside`. What was there before
+/// is lost.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".set-aside");
+    fs::rename(path, &aside)?;
+    Ok(aside.into())
 }
 
 /// What tells whether a file was changed: device, inode, size, and the seconds and nanoseconds of its change.

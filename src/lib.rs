@@ -6,6 +6,7 @@ pub mod admission;
 pub mod audit;
 pub mod boot;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod containerd;
 pub mod daemon;

@@ -103,6 +103,19 @@ pub const PARALLEL_HASHES: usize = 2;
 /// Time an audit-mode request waits for evidence.
 pub const AUDIT_MODE_WAIT: Duration = Duration::from_secs(1);
 
+/// Images whose evidence is kept on disk; beyond that a tenth goes, the least recently used first.
+pub const KEPT_IMAGES: usize = 10_000;
+/// Bytes of evidence that are kept on disk for all images.
+pub const KEPT_BYTES: u64 = 256 << 20;
+/// Bytes of evidence that are kept on disk for one image.
+pub const KEPT_IMAGE_BYTES: u64 = 1 << 20;
+/// Pieces of evidence, and indexes, that are kept on disk for one image.
+pub const KEPT_PIECES: usize = 16;
+/// Additions to the kept evidence that wait for the disk; more are lost, and asked for again.
+pub const KEPT_WAITING: usize = 256;
+/// Time for judging what is on the node before a new policy takes force.
+pub const WALK: Duration = Duration::from_secs(5);
+
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;
 /// Layers that pass because the decision about their image was made and recorded.
@@ -113,6 +126,11 @@ pub const PASS_LIFE: Duration = Duration::from_secs(60);
 pub const ABSENT_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of an allow before its evidence is looked at again.
 pub const RECHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Time between two notes of the newest time that was seen.
+pub const CLOCK_KEPT: Duration = Duration::from_secs(60);
+/// How far the system clock may be behind the newest time before it is said.
+pub const CLOCK_BEHIND: Duration = Duration::from_secs(300);
 
 /// Bytes of a policy document or of the node's configuration.
 pub const DOCUMENT_BYTES: u64 = 16 << 20;

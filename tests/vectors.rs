@@ -19,8 +19,10 @@ use std::{
 use hostile::HostileRegistry;
 use pullgate::{
     admission::Admission,
+    clock::Clock,
     config::Config,
-    evidence::registry::Registry,
+    decisions::Asking,
+    evidence::{kept::Kept, registry::Registry},
     image::Digest,
     policy::{
         Policy,
@@ -72,7 +74,8 @@ async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Deci
         trouble: None,
     };
     let subject = Subject { digest: image, name: Some(server.place(REPOSITORY).repository), origin: Origin::Fetched };
-    Arc::new(Admission::default()).decide(&Arc::new(snapshot), vec![subject]).await
+    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+    admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
 }
 
 /// The line of an attestor's table for the ECDSA P-256 key in the file `key`.

@@ -181,6 +181,8 @@ async fn a_state_file_that_is_cut_short_or_of_another_version_is_set_aside() {
         node.write("policy.toml", "broken");
         let (snapshot, _) = node.activation().load().await;
         assert!(snapshot.policy.is_none(), "{damage}");
+        let aside = node.folder.path().join(format!("{LAST_GOOD}.set-aside"));
+        assert_eq!(fs::read_to_string(aside).unwrap(), damage);
     }
 }
 

@@ -13,8 +13,10 @@ use super::{Output, complain, exit_code, paths};
 use crate::{
     activation::{Activation, Outcome},
     admission::Admission,
+    clock::Clock,
     config::NodeMode,
-    evidence::Place,
+    decisions::Asking,
+    evidence::{Place, kept::Kept},
     gate,
     image::{Digest, Document, NodePlatform, Reference, Repository, media_type, sanitize},
     policy::{
@@ -84,13 +86,13 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
             Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
         },
     };
-    let admission = Arc::new(Admission::default());
+    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
     let Repository { host, path } = &reference.repository;
     let subjects = |digest| gate::fetched(snapshot, host.name(), path, digest).collect::<Vec<_>>();
     if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
         eprintln!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
     }
-    let decision = admission.decide(snapshot, subjects(digest)).await;
+    let decision = admission.decide(snapshot, subjects(digest), Asking::Usual).await;
     let may_be_index = media_type.as_deref().is_none_or(media_type::is_index);
     if decision.verdict == Verdict::Allow || !may_be_index {
         return Checked { digest: Some(digest), decision, children: Vec::new() };
@@ -115,7 +117,7 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
     let mut children = Vec::new();
     for child in NodePlatform::here().choices(&index) {
         let digest = child.descriptor.digest;
-        children.push((digest, admission.decide(snapshot, subjects(digest)).await));
+        children.push((digest, admission.decide(snapshot, subjects(digest), Asking::Usual).await));
     }
     let decision = match children.iter().find(|(_, child)| child.verdict != Verdict::Allow) {
         None => children.first().map_or(decision, |(_, child)| child.clone()),

@@ -3,13 +3,15 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
-use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
+use super::kept::{Index, Kept};
 use crate::{
     containerd::{Blob, Containerd},
     image::{Config, Descriptor, Digest, Document, Manifest, Reference, Repository, chain_ids, media_type},
@@ -48,8 +50,20 @@ pub struct NamedDocument {
     pub names: Vec<Name>,
 }
 
+/// An image record of this node.
+#[derive(Clone, Debug)]
+pub struct OnNode {
+    /// The names of the records that have this target.
+    pub names: Vec<String>,
+    /// The manifest or index.
+    pub target: Digest,
+    /// What can admit it: each manifest of it that is here, with the indexes that list it. Empty when none can be read.
+    pub manifests: Vec<Vec<NamedDocument>>,
+}
+
 /// A name of an image on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Name {
     /// containerd fetched it from this host (without its port) and path.
     Fetched(String, String),
@@ -111,6 +125,7 @@ impl Parsed {
 /// Reads containerd's content store, hashing all that it hands out.
 pub struct ContentStore {
     containerd: Arc<Containerd>,
+    kept: Kept,
     parsed: Cache<Digest, Parsed>,
     hashed: Cache<(Digest, FileIdentity), ()>,
     hashing: Arc<Semaphore>,
@@ -126,10 +141,11 @@ struct FileIdentity {
 }
 
 impl ContentStore {
-    /// The content store of `containerd`.
-    pub fn new(containerd: Arc<Containerd>) -> Self {
+    /// The content store of `containerd`; indexes that it has forgotten are in `kept`.
+    pub fn new(containerd: Arc<Containerd>, kept: Kept) -> Self {
         Self {
             containerd,
+            kept,
             parsed: Cache::builder()
                 .max_capacity(DOCUMENT_CACHE_BYTES)
                 .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
@@ -216,8 +232,16 @@ impl ContentStore {
         manifest: &Manifest,
         chains: Vec<Digest>,
     ) -> Result<ImageOfLayer, Trouble> {
+        let documents = self.documents(namespace, &blob).await?;
+        let layers = manifest.layers.iter().cloned().zip(chains).collect();
+        Ok(ImageOfLayer { documents, layers })
+    }
+
+    /// The manifest behind `blob` first: where all are refused alike, its digest is the one to sign. Then the indexes that
+    /// list it.
+    async fn documents(&self, namespace: &str, blob: &Blob) -> Result<Vec<NamedDocument>, Trouble> {
         let above = self.above(namespace, &blob.digest).await?;
-        let mut names = self.names(namespace, &blob, &above).await?;
+        let mut names = self.names(namespace, blob, &above).await?;
         let mut documents = Vec::new();
         for (parent, document) in &above {
             if !matches!(&**document, Document::Index(index) if index.lists(&blob.digest)) {
@@ -228,10 +252,61 @@ impl ContentStore {
             of_index.iter().for_each(|name| add(&mut names, name.clone()));
             documents.push(NamedDocument { digest: parent.digest, names: of_index });
         }
-        // The manifest first: where all are refused alike, its digest is the one to sign.
+        for index in self.kept.indexes(&blob.digest).await {
+            let digest = Digest::of(&index.bytes);
+            let is_index = |document| matches!(document, Document::Index(index) if index.lists(&blob.digest));
+            let known = documents.iter().any(|document: &NamedDocument| document.digest == digest);
+            if !known && Document::parse_undescribed(&index.bytes).is_ok_and(is_index) {
+                documents.push(NamedDocument { digest, names: index.names });
+            }
+        }
         documents.insert(0, NamedDocument { digest: blob.digest, names });
-        let layers = manifest.layers.iter().cloned().zip(chains).collect();
-        Ok(ImageOfLayer { documents, layers })
+        Ok(documents)
+    }
+
+    /// Keeps the document `admitted` of `image`, in case it is an index that containerd will forget before the manifest.
+    pub async fn keep(&self, namespace: &str, image: &ImageOfLayer, admitted: &Digest) {
+        let Some((manifest, indexes)) = image.documents.split_first() else { return };
+        let Some(index) = indexes.iter().find(|index| index.digest == *admitted) else { return };
+        // It may come from what was kept, and be gone from the store.
+        if let Ok(bytes) = self.bytes(namespace, admitted).await {
+            self.kept.keep_index(manifest.digest, Index { bytes, names: index.names.clone() });
+        }
+    }
+
+    /// Every image record of `namespace`.
+    ///
+    /// # Errors
+    /// When containerd did not answer, or has more than [`limits::CANDIDATE_MANIFESTS`] manifests.
+    pub async fn on_node(&self, namespace: &str) -> Result<Vec<OnNode>, Trouble> {
+        let manifests = vec![format!("labels.\"{CHILD}.config\"")];
+        let manifests = self.containerd.blobs(namespace, manifests, limits::CANDIDATE_MANIFESTS).await?;
+        let manifests: BTreeMap<Digest, Blob> = manifests.into_iter().map(|blob| (blob.digest, blob)).collect();
+        let mut targets: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        for image in self.containerd.all_images(namespace).await? {
+            if let Some(target) = image.target.and_then(|target| target.digest.parse().ok()) {
+                targets.entry(target).or_default().push(image.name);
+            }
+        }
+        let mut found = Vec::new();
+        for (target, names) in targets {
+            let blobs: Vec<&Blob> = match manifests.get(&target) {
+                Some(blob) => vec![blob],
+                None => match self.document(namespace, &target).await.as_deref() {
+                    Ok(Document::Index(index)) => {
+                        index.children.iter().filter_map(|child| manifests.get(&child.descriptor.digest)).collect()
+                    }
+                    Err(Trouble::Unreachable(why)) => return Err(Trouble::Unreachable(why.clone())),
+                    Ok(Document::Manifest(_)) | Err(_) => Vec::new(),
+                },
+            };
+            let mut documents = Vec::new();
+            for blob in blobs {
+                documents.push(self.documents(namespace, blob).await?);
+            }
+            found.push(OnNode { names, target, manifests: documents });
+        }
+        Ok(found)
     }
 
     /// What the document behind `blob` is called: where containerd fetched it, and what records and archives say.

@@ -2,16 +2,19 @@
 //! from whoever can write to a registry, and count only after [`crate::verify`].
 
 pub mod content;
+pub mod kept;
 pub mod registry;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::image::{Host, Repository};
 
 /// One piece of evidence as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Found {
     /// What it is, by the media type it was stored under.
     pub material: Material,
@@ -20,19 +23,35 @@ pub struct Found {
 }
 
 /// Evidence by its form, unverified.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Material {
     /// A simple-signing payload and the detached signature over it (cosign SIGNATURE_SPEC.md): the `.sig` tag.
     SimpleSigning {
         /// The signed bytes.
+        #[serde(with = "base64_bytes")]
         payload: Vec<u8>,
         /// The signature as the layer's annotation carries it, in base64.
         signature: String,
     },
     /// A DSSE envelope without a bundle around it: a layer of the `.att` tag.
-    Envelope(Vec<u8>),
+    Envelope(#[serde(with = "base64_bytes")] Vec<u8>),
     /// A sigstore bundle (protobuf-specs, `sigstore_bundle.proto`) as JSON: a referrer.
-    Bundle(Vec<u8>),
+    Bundle(#[serde(with = "base64_bytes")] Vec<u8>),
+}
+
+/// Bytes as base64 in JSON.
+mod base64_bytes {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// The forms of evidence that a requirement can use, hence that are asked for.
@@ -84,12 +103,15 @@ pub enum Cause {
     TooLarge(String),
     /// A host that must not be asked: plain HTTP, a loopback or link-local address nobody configured.
     NotAllowed(String),
+    /// The question was asked of this node alone.
+    NotAsked,
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthorized => f.write_str("it asks for credentials"),
+            Self::NotAsked => f.write_str("it was not asked"),
             Self::Throttled => f.write_str("it limits the rate of requests (429)"),
             Self::Unreachable(why) | Self::Misbehaved(why) | Self::TooLarge(why) | Self::NotAllowed(why) => {
                 f.write_str(why)

@@ -191,7 +191,9 @@ mod tests {
         activation::{Activation, Paths},
         admission::Admission,
         audit::Journal,
+        clock::Clock,
         containerd::Containerd,
+        evidence::{content::ContentStore, kept::Kept},
     };
 
     /// What a gate whose files were never read answers to `request` for `method`.
@@ -223,7 +225,9 @@ mod tests {
         let paths = Paths { config: at("config.toml"), boot: at("boot.d"), state: None };
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let journal = Arc::new(Journal::open(&at("journal"), &at("numbers")));
-        let unpack = Arc::new(Unpack::new(containerd, Arc::new(Admission::default()), activation, journal));
+        let content = Arc::new(ContentStore::new(containerd.clone(), Kept::default()));
+        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        let unpack = Arc::new(Unpack::new(containerd, content, admission, activation, journal));
         let serving = tokio::spawn(serve(listen("diff"), listen("transfer"), unpack, std::future::pending));
         let empty = || Request::new(ApplyRequest::default());
         let compressed = || {

@@ -24,6 +24,7 @@ use crate::{
     audit::{Facts, Journal, Record},
     config::NodeMode,
     containerd::Containerd,
+    decisions::Asking,
     evidence::content::{ContentStore, ImageOfLayer, Trouble},
     image::{Descriptor, Digest},
     limits,
@@ -36,7 +37,7 @@ const GATE: &str = "unpack";
 /// The unpack gate.
 pub struct Unpack {
     containerd: Arc<Containerd>,
-    content: ContentStore,
+    content: Arc<ContentStore>,
     admission: Arc<Admission>,
     activation: Arc<Activation>,
     journal: Arc<Journal>,
@@ -103,12 +104,12 @@ impl Unpack {
     /// The gate in front of `containerd`.
     pub fn new(
         containerd: Arc<Containerd>,
+        content: Arc<ContentStore>,
         admission: Arc<Admission>,
         activation: Arc<Activation>,
         journal: Arc<Journal>,
     ) -> Self {
         let passes = Cache::builder().max_capacity(limits::PASSES).time_to_live(limits::PASS_LIFE).build();
-        let content = ContentStore::new(containerd.clone());
         Self { containerd, content, admission, activation, journal, passes, counts: Counts::default() }
     }
 
@@ -227,10 +228,13 @@ impl Unpack {
             return refused(Violation { code: Code::NoImageForLayer, found, fix }, Some(target));
         }
         let subjects = images.iter().flat_map(|image| subjects(snapshot, image)).collect();
-        let decision = self.admission.decide(snapshot, subjects).await;
+        let decision = self.admission.decide(snapshot, subjects, Asking::Usual).await;
         let is_decided =
             |image: &ImageOfLayer| image.documents.iter().any(|document| Some(document.digest) == decision.digest);
         let decided = images.into_iter().find(is_decided);
+        if let (Verdict::Allow, Some(image), Some(admitted)) = (decision.verdict, &decided, &decision.digest) {
+            self.content.keep(&target.namespace, image, admitted).await;
+        }
         let mut layers = decided.map(|image| image.layers).unwrap_or_default();
         layers.retain(|(_, chain)| *chain != target.chain);
         Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers })

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::limits;
 
 /// A registry's host, and port where it is not 443, in its canonical spelling: lower case, without
@@ -163,6 +165,18 @@ impl FromStr for Repository {
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let (host, path) = text.split_once('/').ok_or(BadReference("not a repository (host/path)"))?;
         Self::new(host.parse()?, path)
+    }
+}
+
+impl Serialize for Repository {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Repository {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -107,6 +107,8 @@ codes! {
     DelegationLoop = 406 "delegation-loop",
     /// The caller is not containerd.
     UntrustedPeer = 407 "untrusted-peer",
+    /// The clock of this node shows a time that cannot be.
+    ClockNotSet = 409 "clock-not-set",
 }
 
 impl fmt::Display for Code {
@@ -125,7 +127,7 @@ impl Code {
     /// The verdict that this reason alone leads to.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::ContainerdUnreachable | Self::AuditUnavailable => Verdict::Inconclusive,
+            Self::ContainerdUnreachable | Self::AuditUnavailable | Self::ClockNotSet => Verdict::Inconclusive,
             code if (300..400).contains(&(code as u16)) => Verdict::Inconclusive,
             _ => Verdict::Deny,
         }

@@ -239,7 +239,7 @@ pub fn gap_violation(gap: &Gap) -> Violation {
             (Code::RegistryUnauthorized, "give the node read access, or put signatures where it has")
         }
         Cause::Throttled => (Code::RegistryThrottled, ""),
-        Cause::Unreachable(_) => (Code::RegistryUnreachable, ""),
+        Cause::Unreachable(_) | Cause::NotAsked => (Code::RegistryUnreachable, ""),
         Cause::Misbehaved(_) => (Code::RegistryMisbehaved, "look at the registry"),
         Cause::TooLarge(_) => (Code::EvidenceTooLarge, "remove signatures that nobody needs"),
         Cause::NotAllowed(_) => (Code::RegistryNotAllowed, "name the registry in config.toml"),
