@@ -6,7 +6,9 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    future::Future,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -49,10 +51,12 @@ pub struct Activation {
     current: watch::Sender<Option<Arc<Snapshot>>>,
     loading: AsyncMutex<()>,
     seen: Mutex<Seen>,
+    prepare: Box<Prepare>,
     tell: Box<Tell>,
 }
 
 type Tell = dyn Fn(&Snapshot, &Outcome) + Send + Sync;
+type Prepare = dyn Fn(Arc<Snapshot>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// The files that were read, and how they looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,7 +80,17 @@ impl Activation {
     /// An activation of what lies at `paths`; `tell` hears of every change. Nothing is read before [`Self::load`].
     pub fn new(paths: Paths, tell: impl Fn(&Snapshot, &Outcome) + Send + Sync + 'static) -> Self {
         let (current, seen) = (watch::Sender::new(None), Mutex::new(Seen::default()));
-        Self { paths, current, loading: AsyncMutex::new(()), seen, tell: Box::new(tell) }
+        let prepare: Box<Prepare> = Box::new(|_| Box::pin(async {}));
+        Self { paths, current, loading: AsyncMutex::new(()), seen, prepare, tell: Box::new(tell) }
+    }
+
+    /// Before another policy takes force, `prepare` is run with it; the policy before it decides until that has ended.
+    #[must_use]
+    pub fn preparing<F>(self, prepare: impl Fn(Arc<Snapshot>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { prepare: Box::new(move |snapshot| Box::pin(prepare(snapshot))), ..self }
     }
 
     /// The snapshot in force. Waits until there is one; in trouble it first looks whether the files were mended.
@@ -93,7 +107,7 @@ impl Activation {
         // Who waited for another's turn finds what that one read.
         match self.peek() {
             Some(newer) if newer.generation != snapshot.generation => newer,
-            _ => self.load_within(&one_at_a_time).0,
+            _ => self.load_within(&one_at_a_time).await.0,
         }
     }
 
@@ -104,10 +118,10 @@ impl Activation {
 
     /// Reads the files, and puts into force what can be used.
     pub async fn load(&self) -> (Arc<Snapshot>, Outcome) {
-        self.load_within(&self.loading.lock().await)
+        self.load_within(&self.loading.lock().await).await
     }
 
-    fn load_within(&self, _one_at_a_time: &AsyncMutexGuard<'_, ()>) -> (Arc<Snapshot>, Outcome) {
+    async fn load_within(&self, _one_at_a_time: &AsyncMutexGuard<'_, ()>) -> (Arc<Snapshot>, Outcome) {
         let previous = self.current.borrow().clone();
         let (snapshot, outcome, seen) = self.read(previous.as_deref());
         let news = previous
@@ -115,6 +129,9 @@ impl Activation {
             .is_none_or(|previous| previous.trouble != snapshot.trouble || outcome == Outcome::Activated);
         let snapshot = Arc::new(snapshot);
         *self.lock_seen() = seen;
+        if previous.is_some_and(|previous| previous.judges_otherwise(&snapshot)) {
+            (self.prepare)(snapshot.clone()).await;
+        }
         // Who waits for a snapshot finds all that follows from it done.
         if news {
             (self.tell)(&snapshot, &outcome);

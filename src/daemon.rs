@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 
 use crate::{
@@ -13,10 +14,11 @@ use crate::{
     audit::{Journal, Record},
     clock::Clock,
     containerd::Containerd,
+    decisions::Asking,
     evidence::{content::ContentStore, kept::Kept},
-    gate,
+    gate, limits,
     log::Log,
-    policy::decision::Violation,
+    policy::decision::{Verdict, Violation},
     snapshot::Snapshot,
     status, systemd,
 };
@@ -48,8 +50,14 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let kept = Kept::open(&state);
     let containerd = Arc::new(Containerd::new(&PathBuf::new()));
     let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
-    let activation = Arc::new(Activation::new(options.paths, tell(journal.clone(), containerd.clone())));
     let admission = Arc::new(Admission::new(clock.clone(), kept));
+    let walk = Arc::new(gate::Walk::new(containerd.clone(), content.clone(), admission.clone()));
+    let judge_node = {
+        let journal = journal.clone();
+        move |snapshot| judge_node(walk.clone(), journal.clone(), snapshot)
+    };
+    let activation = Activation::new(options.paths, tell(journal.clone(), containerd.clone()));
+    let activation = Arc::new(activation.preparing(judge_node.clone()));
     let unpack = Arc::new(gate::Unpack::new(containerd, content, admission, activation.clone(), journal.clone()));
 
     let (stopping, stop) = watch::channel(false);
@@ -67,6 +75,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let (snapshot, _) = activation.load().await;
     write(&journal, Record::started(snapshot.config.mode)).await;
     systemd::ready(&status::line(&snapshot));
+    let judging = tokio::spawn(judge_node(snapshot));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
     let keeping_time = tokio::spawn({
         let clock = clock.clone();
@@ -82,6 +91,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         }
     };
     watchdog.abort();
+    judging.abort();
     reporting.abort();
     keeping_time.abort();
     clock.save();
@@ -108,6 +118,23 @@ async fn signals(activation: &Activation) {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
         }
+    }
+}
+
+/// Judges what is on the node by what is kept on it, so that the requests after it find a decision, and records what the
+/// policy does not admit. Takes [`limits::WALK`] at most.
+async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<Snapshot>) {
+    let standing = match timeout(limits::WALK, walk.judge(&snapshot, Asking::Offline)).await {
+        Ok(Ok(standing)) => standing,
+        Ok(Err(trouble)) => return tracing::warn!("the images on this node were not judged: {trouble}"),
+        Err(_) => return tracing::warn!("the images on this node were not all judged in {:?}", limits::WALK),
+    };
+    let named = |verdict| -> Vec<String> {
+        standing.iter().filter(|standing| standing.decision.verdict == verdict).map(gate::Standing::name).collect()
+    };
+    let (refused, unknown) = (named(Verdict::Deny), named(Verdict::Inconclusive));
+    if !standing.is_empty() {
+        write(&journal, Record::node_judged(snapshot.revision(), standing.len(), &refused, &unknown)).await;
     }
 }
 

@@ -44,6 +44,11 @@ impl Snapshot {
         self.policy.as_ref().map_or("none", |policy| &policy.revision)
     }
 
+    /// Whether `other` may decide otherwise about the same image.
+    pub fn judges_otherwise(&self, other: &Self) -> bool {
+        self.revision() != other.revision() || self.config.labels != other.config.labels || self.boot != other.boot
+    }
+
     /// Why there is no policy to judge by.
     pub fn no_policy(&self) -> Violation {
         let (code, found) = match &self.trouble {

@@ -195,3 +195,30 @@ async fn a_policy_that_others_can_write_does_not_take_force() {
     assert!(snapshot.policy.is_none());
     assert!(trouble(&snapshot).1.contains("chmod go-w"));
 }
+
+#[tokio::test]
+async fn another_policy_is_prepared_for_while_the_one_before_it_decides() {
+    let node = Node::new();
+    let (seen, activation) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None::<Arc<Activation>>)));
+    let prepare = {
+        let (seen, activation) = (seen.clone(), activation.clone());
+        move |snapshot: Arc<Snapshot>| {
+            let in_force = activation.lock().unwrap().as_ref().unwrap().peek().unwrap();
+            seen.lock().unwrap().push((in_force.revision().to_owned(), snapshot.revision().to_owned()));
+            async {}
+        }
+    };
+    let prepared = Arc::new(node.activation().preparing(prepare));
+    *activation.lock().unwrap() = Some(prepared.clone());
+    let before = prepared.load().await.0.revision().to_owned();
+    let _ = prepared.load().await;
+    node.write("config.toml", "mode = \"audit\"\n");
+    let _ = prepared.load().await;
+    node.write("policy.toml", "broken");
+    let _ = prepared.load().await;
+    assert_eq!(*seen.lock().unwrap(), []);
+    node.write("policy.toml", &POLICY.replace("name = \"ci\"", "name = \"ci\"\nannotations = { a = \"b\" }"));
+    let after = prepared.load().await.0.revision().to_owned();
+    assert_eq!(*seen.lock().unwrap(), [(before, after)]);
+    *activation.lock().unwrap() = None;
+}

@@ -59,6 +59,10 @@ fields! {
     Attestors = "PULLGATE_ATTESTORS",
     /// Why not and what makes it pass, one field for each violation.
     Reason = "PULLGATE_REASON",
+    /// An image on the node that a policy does not admit, one field each.
+    Refused = "PULLGATE_REFUSED",
+    /// An image on the node of which nothing can be said without asking a registry, one field each.
+    Unknown = "PULLGATE_UNKNOWN",
     /// How long the decision took, in microseconds.
     DurationUs = "PULLGATE_DURATION_US",
     /// The entry's number in Crockford's base 32.

@@ -52,6 +52,8 @@ kinds! {
     PolicyActivated = "cd43cff6853e4e76b9a6f97c23ec5727" "5",
     /// A policy or configuration cannot be used.
     PolicyRejected = "ba4c2e67a5bb4190800662134a5c7d5b" "3",
+    /// The images on the node were judged under a policy.
+    NodeJudged = "5d1b90a7e2f44c0c8f6a3c2b7d9e4f18" "5",
 }
 
 /// What the gate knows about a request beside the decision.
@@ -157,6 +159,27 @@ impl Record {
         record.set(Field::Code, violation.code);
         record.set_some(Field::Revision, revision);
         record.set(Field::Reason, reason(violation));
+        record
+    }
+
+    /// The images on the node under the policy `revision`: how many there are, and the names of those that it does not
+    /// admit and of those that cannot be told without asking a registry.
+    pub fn node_judged(revision: &str, images: usize, refused: &[String], unknown: &[String]) -> Self {
+        let listed = |names: &[String]| match names {
+            [] => "none".to_owned(),
+            [first, ..] => format!("{} ({}…)", names.len(), sanitize(first, limits::AUDIT_WORD_CHARS)),
+        };
+        let message = format!(
+            "policy {}: {images} images on this node, {} admitted; refused: {}; cannot be told without a registry: {}",
+            sanitize(revision, limits::AUDIT_WORD_CHARS),
+            images.saturating_sub(refused.len() + unknown.len()),
+            listed(refused),
+            listed(unknown),
+        );
+        let mut record = Self::new(Kind::NodeJudged, message);
+        record.set(Field::Revision, revision);
+        record.set_all(Field::Refused, refused.iter());
+        record.set_all(Field::Unknown, unknown.iter());
         record
     }
 

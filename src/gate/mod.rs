@@ -5,7 +5,9 @@ mod diff;
 mod peer;
 mod subjects;
 mod unpack;
+mod walk;
 
 pub use diff::serve;
 pub use subjects::fetched;
 pub use unpack::{Counts, Unpack};
+pub use walk::{Standing, Walk};

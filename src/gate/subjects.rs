@@ -1,14 +1,14 @@
 //! What an image on this node may be called, as the policy is asked about it.
 
 use crate::{
-    evidence::content::{ImageOfLayer, Name, NamedDocument},
+    evidence::content::{Name, NamedDocument},
     image::{Digest, Host, Repository},
     policy::evaluate::{Origin, Subject},
     snapshot::Snapshot,
 };
 
 /// Every document of an image under each of its own names; without a name, by its digest alone.
-pub(super) fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject> {
+pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<Subject> {
     let named = |document: &NamedDocument| {
         let digest = document.digest;
         let mut subjects: Vec<Subject> = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn subjects(snapshot: &Snapshot, image: &ImageOfLayer) -> Vec<Subject
         }
         subjects
     };
-    image.documents.iter().flat_map(named).collect()
+    documents.iter().flat_map(named).collect()
 }
 
 /// `digest` under every name that content can have which containerd fetched as `path` from the host `name`.
@@ -87,13 +87,10 @@ mod tests {
     #[test]
     fn the_name_of_a_manifest_says_nothing_about_an_index_that_somebody_made_of_it() {
         let [manifest, index] = [Digest::of(b"manifest"), Digest::of(b"index")];
-        let image = ImageOfLayer {
-            documents: vec![
-                NamedDocument { digest: index, names: vec![from("evil.example", "x")] },
-                NamedDocument { digest: manifest, names: vec![from("reg.io", "open/x"), from("evil.example", "x")] },
-            ],
-            layers: Vec::new(),
-        };
+        let image = [
+            NamedDocument { digest: index, names: vec![from("evil.example", "x")] },
+            NamedDocument { digest: manifest, names: vec![from("reg.io", "open/x"), from("evil.example", "x")] },
+        ];
         let about_index: Vec<String> = subjects(&snapshot(""), &image)
             .iter()
             .filter(|subject| subject.digest == index)
@@ -104,10 +101,7 @@ mod tests {
 
     #[test]
     fn a_document_without_a_name_is_judged_by_its_digest() {
-        let image = ImageOfLayer {
-            documents: vec![NamedDocument { digest: Digest::of(b"m"), names: vec![from("not a host", "x")] }],
-            layers: Vec::new(),
-        };
+        let image = [NamedDocument { digest: Digest::of(b"m"), names: vec![from("not a host", "x")] }];
         let nameless = Subject { digest: Digest::of(b"m"), name: None, origin: Origin::Claimed };
         assert_eq!(subjects(&snapshot(""), &image), [nameless]);
     }

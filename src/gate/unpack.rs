@@ -227,7 +227,7 @@ impl Unpack {
             let fix = "bring the image in with its manifest".to_owned();
             return refused(Violation { code: Code::NoImageForLayer, found, fix }, Some(target));
         }
-        let subjects = images.iter().flat_map(|image| subjects(snapshot, image)).collect();
+        let subjects = images.iter().flat_map(|image| subjects(snapshot, &image.documents)).collect();
         let decision = self.admission.decide(snapshot, subjects, Asking::Usual).await;
         let is_decided =
             |image: &ImageOfLayer| image.documents.iter().any(|document| Some(document.digest) == decision.digest);
