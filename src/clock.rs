@@ -22,6 +22,7 @@ use crate::{
 pub struct Clock {
     newest: Mutex<Seen>,
     file: Option<PathBuf>,
+    system: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 /// A time, and how long the machine had been up then.
@@ -45,6 +46,20 @@ impl From<NotSet> for Violation {
 impl Clock {
     /// The clock that continues what the file `newest-time` in the directory `state` says.
     pub fn open(state: &Path) -> Self {
+        Self::of(Timestamp::now, Some(state))
+    }
+
+    /// A clock that remembers nothing beyond this process.
+    pub fn unkept() -> Self {
+        Self::of(Timestamp::now, None)
+    }
+
+    /// A clock on top of `system`, which continues what the directory `state` says.
+    pub fn of(system: impl Fn() -> Timestamp + Send + Sync + 'static, state: Option<&Path>) -> Self {
+        let system = Box::new(system);
+        let Some(state) = state else {
+            return Self { newest: Mutex::new(Seen { time: Timestamp::MIN, up: up() }), file: None, system };
+        };
         let file = state.join("newest-time");
         let seen = files::read_trusted(&file, 64)
             .and_then(|text| text.trim().parse::<Timestamp>().map_err(|_| "not a time; it is written anew".to_owned()));
@@ -54,16 +69,11 @@ impl Clock {
             }
             Timestamp::MIN
         });
-        let clock = Self { newest: Mutex::new(Seen { time, up: up() }), file: Some(file) };
+        let clock = Self { newest: Mutex::new(Seen { time, up: up() }), file: Some(file), system };
         if let Some(behind) = clock.behind() {
             tracing::warn!("{behind}");
         }
         clock
-    }
-
-    /// A clock that remembers nothing beyond this process.
-    pub fn unkept() -> Self {
-        Self { newest: Mutex::new(Seen { time: Timestamp::MIN, up: up() }), file: None }
     }
 
     /// The time to decide by.
@@ -72,7 +82,7 @@ impl Clock {
     /// When no time after the build is known.
     pub fn now(&self) -> Result<Timestamp, NotSet> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = newest.at(Timestamp::now(), up());
+        *newest = newest.at((self.system)(), up());
         match newest.time < built() {
             true => Err(NotSet(newest.time)),
             false => Ok(newest.time),
@@ -82,7 +92,7 @@ impl Clock {
     /// What to say when the system clock is far behind the newest time that was seen: one of them is wrong.
     pub fn behind(&self) -> Option<String> {
         let newest = self.now().ok()?;
-        let behind = newest.duration_since(Timestamp::now());
+        let behind = newest.duration_since((self.system)());
         let file = self.file.as_ref()?.display();
         (behind > SignedDuration::try_from(limits::CLOCK_BEHIND).unwrap_or_default()).then(|| {
             format!(
