@@ -14,6 +14,7 @@ mod matrix;
 mod names;
 mod package;
 mod registry;
+mod remembered;
 mod service;
 mod settings;
 mod store;
@@ -54,6 +55,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("journal::stopped-nothing-is-admitted", journal::stopped),
     on_every_node("store::layers-discarded-after-unpacking", store::discarded_layers),
     on_every_node("store::content-isolated-by-namespace", store::isolated_content),
+    on_every_node("remembered::what-was-admitted-needs-no-registry", remembered::without_a_registry),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
     on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),

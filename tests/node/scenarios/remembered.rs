@@ -1,0 +1,58 @@
+//! What was admitted stays so without a registry: under another policy, and after a restart.
+
+use super::expect;
+use crate::node::{
+    Image, Node, Path, Result, Suite,
+    product::{POLICY, POLICY_FILE, SERVICE, policy_with},
+    signing::Layout,
+};
+
+const ANOTHER_RULE: &str =
+    "[[rule]]\nname = \"another\"\nimages = [\"127.0.0.1:5000/another/**\"]\nrequire = \"deny\"\n";
+
+pub fn without_a_registry(suite: Suite) -> Result<()> {
+    let node = Node::gated(suite)?;
+    let signed = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
+    node.sign(&signed, "demo", Layout::usual(suite))?;
+    let unsigned = node.push("demo/unsigned:v1", &Image::of_small_layers("unsigned", 2)?)?;
+    expect::admitted(&node, Path::CriPull, &signed)?;
+    node.wait_until("the evidence is on the disk", || {
+        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-1/*.json")?.success())
+    })?;
+    node.stop_registry()?;
+    let renamed = POLICY.replace("[[rule]]\nname = \"demo\"", "[[rule]]\nname = \"renamed\"");
+    for policy in [policy_with(ANOTHER_RULE), renamed] {
+        let cursor = node.cursor()?;
+        node.write(POLICY_FILE, &policy)?;
+        node.reload()?;
+        judged(&node, &cursor, "1 admitted; refused: none")?;
+        for path in Path::of(suite).iter().filter(|path| path.is_archive()) {
+            node.clean()?;
+            expect::refused(&node, *path, &unsigned, &["PG302"])?;
+            expect::admitted(&node, *path, &signed)?;
+        }
+    }
+    let cursor = node.cursor()?;
+    node.systemctl(&["restart", SERVICE])?;
+    judged(&node, &cursor, "1 admitted; refused: none")?;
+    node.restart_containerd()?;
+    node.clean()?;
+    expect::admitted(&node, Path::CtrImport, &signed)?;
+    node.systemctl(&["stop", SERVICE])?;
+    node.sh("for file in /var/lib/pullgate/evidence-1/*.json; do truncate -s 100 $file; done")?.ok()?;
+    node.systemctl(&["start", SERVICE])?;
+    node.clean()?;
+    expect::refused(&node, Path::CtrImport, &signed, &["PG302"])?;
+    Ok(())
+}
+
+/// The images on the node were judged since `cursor`, and the entry says `words`.
+fn judged(node: &Node, cursor: &str, words: &str) -> Result<()> {
+    let mut journal = String::new();
+    let judged = node.wait_until(&format!("an entry says that {words}"), || {
+        journal =
+            node.run(&["journalctl", "--no-pager", "-u", SERVICE, "-o", "cat", "--after-cursor", cursor])?.ok()?;
+        Ok(journal.contains(words))
+    });
+    judged.map_err(|error| format!("{error}: {journal}").into())
+}
