@@ -1,7 +1,7 @@
 //! `pullgate check`.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// Also say how many requests it took, and how long.
     #[arg(short, long)]
     verbose: bool,
+    /// Where the daemon keeps what outlives a restart.
+    #[arg(long, value_name = "DIR", default_value = super::STATE)]
+    state: PathBuf,
 }
 
 /// What was decided about an image, and about the children that had to be asked.
@@ -61,7 +64,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         if let Outcome::Rejected(trouble) = outcome {
             return complain(format!("{} {}", trouble.code, trouble.message));
         }
-        let checked = check(&snapshot, &reference).await;
+        let checked = check(&snapshot, &reference, &arguments.state).await;
         let verdict = checked.decision.verdict;
         match arguments.output {
             Output::Json => print_json(&reference, &snapshot, &checked),
@@ -75,7 +78,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     })
 }
 
-async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
+async fn check(snapshot: &Arc<Snapshot>, reference: &Reference, state: &Path) -> Checked {
     let place = Place { repository: reference.repository.clone(), proven: true };
     let unknown = |decision| Checked { digest: None, decision, children: Vec::new() };
     let (digest, media_type) = match (&reference.digest, &reference.tag) {
@@ -86,7 +89,7 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference) -> Checked {
             Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
         },
     };
-    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+    let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), Kept::of_daemon(state)));
     let Repository { host, path } = &reference.repository;
     let subjects = |digest| gate::fetched(snapshot, host.name(), path, digest).collect::<Vec<_>>();
     if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {

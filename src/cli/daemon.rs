@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[arg(short, long, requires = "check", default_value = "text")]
     output: Output,
     /// Where what outlives a restart is kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/pullgate")]
+    #[arg(long, value_name = "DIR", default_value = super::STATE)]
     state: PathBuf,
     /// The directory of the sockets.
     #[arg(long, value_name = "DIR", default_value = systemd::DIRECTORY)]

@@ -40,6 +40,8 @@ enum Output {
     Json,
 }
 
+/// Where the daemon keeps what outlives a restart.
+const STATE: &str = "/var/lib/pullgate";
 /// Wrong usage, or a configuration or policy that cannot be used.
 const BAD_CONFIGURATION: u8 = 2;
 

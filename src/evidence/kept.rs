@@ -34,7 +34,8 @@ pub struct Kept(Option<Arc<Inner>>);
 
 struct Inner {
     directory: PathBuf,
-    orders: mpsc::SyncSender<Order>,
+    /// None for who only reads.
+    orders: Option<mpsc::SyncSender<Order>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -87,7 +88,12 @@ impl Kept {
             tracing::error!("no thread for it, no evidence is kept: {error}");
             return Self::default();
         }
-        Self(Some(Arc::new(Inner { directory, orders, lost })))
+        Self(Some(Arc::new(Inner { directory, orders: Some(orders), lost })))
+    }
+
+    /// The evidence that the daemon keeps in the directory `state`, to be read only.
+    pub fn of_daemon(state: &Path) -> Self {
+        Self(Some(Arc::new(Inner { directory: state.join(DIRECTORY), orders: None, lost: Arc::default() })))
     }
 
     /// The evidence that was kept about `image`.
@@ -118,7 +124,8 @@ impl Kept {
 
     fn order(&self, order: Order) {
         let Some(inner) = &self.0 else { return };
-        if inner.orders.try_send(order).is_err() {
+        let Some(orders) = &inner.orders else { return };
+        if orders.try_send(order).is_err() {
             inner.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

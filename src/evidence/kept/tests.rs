@@ -47,6 +47,9 @@ async fn what_was_kept_is_found_after_a_restart() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let reading = Kept::of_daemon(folder.path());
+    assert_eq!(reading.evidence(&image(1)).await, found);
+    reading.keep(image(2), found.to_vec(), second(1));
     let restarted = Kept::open(folder.path());
     assert_eq!(restarted.evidence(&image(1)).await, found);
     assert_eq!(restarted.indexes(&image(1)).await, [index]);
@@ -139,7 +142,7 @@ fn a_disk_that_takes_nothing_costs_only_what_would_be_kept() {
 #[test]
 fn who_asks_for_more_than_the_disk_takes_loses_it() {
     let (orders, _receiver) = mpsc::sync_channel(limits::KEPT_WAITING);
-    let kept = Kept(Some(Arc::new(Inner { directory: PathBuf::new(), orders, lost: Arc::default() })));
+    let kept = Kept(Some(Arc::new(Inner { directory: PathBuf::new(), orders: Some(orders), lost: Arc::default() })));
     for _ in 0..limits::KEPT_WAITING + 3 {
         kept.keep(image(1), Vec::new(), second(1));
     }
