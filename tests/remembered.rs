@@ -199,6 +199,24 @@ async fn who_changes_what_is_kept_admits_nothing() {
 }
 
 #[tokio::test]
+async fn on_a_node_with_other_labels_the_rule_is_selected_anew() {
+    let node = Node::new().await;
+    node.signer.sign(&node.registry, "prod/app", node.image);
+    let dev = node.policy("{ all = [\"ci\"] }").replace("name = \"prod\"", "name = \"dev\"\nnodes = { env = \"dev\" }");
+    let prod = format!(
+        "[[rule]]\nname = \"prod\"\nnodes = {{ env = \"prod\" }}\nimages = [\"{}/prod/**\"]\nrequire = {{ all = [\"nobody\"] }}\n[default]",
+        node.registry.host()
+    );
+    let policy = dev.replace("[default]", &prod);
+    let daemon = node.start();
+    for (env, verdict) in [("dev", Verdict::Allow), ("prod", Verdict::Deny), ("dev", Verdict::Allow)] {
+        let labels = format!("[node]\nlabels = {{ env = \"{env}\" }}\n");
+        let decision = daemon.decide_with(&labels, &policy, Asking::Usual).await;
+        assert_eq!((decision.verdict, decision.rule.as_deref()), (verdict, Some(env)));
+    }
+}
+
+#[tokio::test]
 async fn a_denial_is_remembered_until_somebody_asks_anew() {
     let node = Node::new().await;
     let policy = node.policy("{ all = [\"ci\"] }");

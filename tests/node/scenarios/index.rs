@@ -1,7 +1,9 @@
 //! Either the index or the child may be signed.
 
 use super::expect;
-use crate::node::{Image, Node, Path, Result, Suite, image::Index, registry::Published, signing::Layout};
+use crate::node::{
+    Image, Node, Path, Result, Suite, image::Index, product::SERVICE, registry::Published, signing::Layout,
+};
 
 pub fn children(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
@@ -31,6 +33,36 @@ pub fn children(suite: Suite) -> Result<()> {
             node.clean()?;
             expect::refused(&node, *path, bad, &["PG101"])?;
         }
+    }
+    Ok(())
+}
+
+/// containerd forgets an index whose tag moved on; the image that came with it is still the one that it admitted.
+pub fn forgotten(suite: Suite) -> Result<()> {
+    let node = Node::gated(suite)?;
+    let signed = push(&node, "index-signed")?;
+    node.sign(&signed, "demo", Layout::usual(suite))?;
+    let child = Published { index: None, ..signed.clone() };
+    let archives = || Path::of(suite).iter().filter(|path| path.is_archive());
+    for path in archives() {
+        expect::refused(&node, *path, &child, &["PG101"])?;
+        node.clean()?;
+    }
+    expect::admitted(&node, Path::CriPull, &signed)?;
+    node.wait_until("the index is on the disk", || {
+        Ok(node.sh("grep -l demo/index-signed /var/lib/pullgate/evidence-1/*.json")?.success())
+    })?;
+    node.stop_registry()?;
+    node.systemctl(&["restart", SERVICE])?;
+    for path in archives() {
+        node.clean()?;
+        expect::admitted(&node, *path, &child)?;
+    }
+    node.sh("rm /var/lib/pullgate/evidence-1/*")?.ok()?;
+    node.systemctl(&["restart", SERVICE])?;
+    for path in archives() {
+        node.clean()?;
+        expect::refused(&node, *path, &child, &["PG302"])?;
     }
     Ok(())
 }

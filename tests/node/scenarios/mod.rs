@@ -38,6 +38,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
     on_every_node("index::signed-index-and-signed-child", index::children),
+    on_every_node("index::forgotten-by-containerd-it-still-counts", index::forgotten),
     on_every_node("malformed::documents-that-read-two-ways", malformed::documents),
     on_every_node("names::an-archive-does-not-inherit-a-name", names::archive),
     on_every_node("gates::nobody-but-containerd-may-ask", gates::strangers),
