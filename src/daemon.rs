@@ -165,3 +165,27 @@ async fn write(journal: &Journal, record: Record) {
         tracing::error!("an audit entry was not written: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Paths;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_containerd_that_hangs_does_not_keep_a_policy_from_taking_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let _silent = std::os::unix::net::UnixListener::bind(at("containerd")).unwrap();
+        let containerd = Arc::new(Containerd::new(&at("containerd")));
+        let content = Arc::new(ContentStore::new(containerd.clone(), Kept::default()));
+        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        let walk = Arc::new(gate::Walk::new(containerd, content, admission));
+        let journal = Arc::new(Journal::open(&at("journal"), &at("numbers")));
+        let paths = Paths { config: at("config.toml"), boot: at("boot.d"), state: None };
+        let snapshot = Activation::new(paths, |_, _| ()).load().await.0;
+        let began = tokio::time::Instant::now();
+        judge_node(walk, journal.clone(), snapshot).await;
+        assert_eq!(began.elapsed().as_secs(), limits::WALK.as_secs());
+        assert_eq!((journal.written(), journal.failed()), (0, 0));
+    }
+}

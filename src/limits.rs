@@ -114,7 +114,7 @@ pub const KEPT_PIECES: usize = 16;
 /// Additions to the kept evidence that wait for the disk; more are lost, and asked for again.
 pub const KEPT_WAITING: usize = 256;
 /// Time for judging what is on the node before a new policy takes force.
-pub const WALK: Duration = Duration::from_secs(5);
+pub const WALK: Duration = Duration::from_secs(3);
 
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;
