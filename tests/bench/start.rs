@@ -10,6 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use pullgate::{image::Digest, limits};
+
 use crate::{
     node::{Result, containerd::DIFF_SOCKET, product, product::SERVICE, registry::REGISTRY},
     policy::{Policy, systemctl},
@@ -31,10 +34,14 @@ pub fn measure() -> Result<Vec<Section>> {
     let config = policy.write("/etc/bench/start", "")?;
     fs::create_dir_all(RUNTIME)?;
     fs::set_permissions(RUNTIME, fs::Permissions::from_mode(0o700))?;
-    let (mut by_hand, mut activated) = (Vec::new(), Vec::new());
+    let (mut by_hand, mut activated, mut with_kept) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         by_hand.push(start_by_hand(&config)?);
         activated.push(start_by_socket()?);
+    }
+    keep(limits::KEPT_IMAGES)?;
+    for _ in 0..STARTS {
+        with_kept.push(start_by_hand(&config)?);
     }
     let row = |what: &str, times: &[f64]| {
         let p99 = quantile(times, 0.99);
@@ -42,8 +49,24 @@ pub fn measure() -> Result<Vec<Section>> {
     };
     let mut section = Section::new(format!("Start of the daemon until it speaks HTTP/2 ({STARTS} starts)"));
     section.rows.push(row("from exec", &by_hand));
+    section.rows.push(row(&format!("from exec, with the evidence of {} images kept", limits::KEPT_IMAGES), &with_kept));
     section.rows.push(row("from a connection that systemd starts it for", &activated));
     Ok(vec![section])
+}
+
+/// Keeps evidence about `images` images, as much as a bundle has.
+fn keep(images: usize) -> Result<()> {
+    let directory = Path::new(RUNTIME).join("evidence-1");
+    fs::create_dir_all(&directory)?;
+    let bundle = STANDARD.encode(vec![b'x'; 2000]);
+    let about = format!(
+        r#"{{"evidence":[{{"first-seen":"2026-01-01T00:00:00Z","found":{{"material":{{"bundle":"{bundle}"}},"place":"reg.example/app"}}}}],"indexes":[]}}"#
+    );
+    for image in 0..images {
+        let digest = Digest::of(&image.to_le_bytes());
+        fs::write(directory.join(digest.hex()).with_extension("json"), &about)?;
+    }
+    Ok(())
 }
 
 fn start_by_hand(config: &str) -> Result<f64> {
