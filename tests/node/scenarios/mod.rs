@@ -57,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("store::layers-discarded-after-unpacking", store::discarded_layers),
     on_every_node("store::content-isolated-by-namespace", store::isolated_content),
     on_every_node("remembered::what-was-admitted-needs-no-registry", remembered::without_a_registry),
+    on_every_node("remembered::a-full-disk-costs-memory-alone", remembered::full_disk),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
     on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),

@@ -46,6 +46,36 @@ pub fn without_a_registry(suite: Suite) -> Result<()> {
     Ok(())
 }
 
+/// A disk that takes nothing costs what would be remembered, and nothing else.
+pub fn full_disk(suite: Suite) -> Result<()> {
+    let node = Node::gated(suite)?;
+    let signed = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
+    node.sign(&signed, "demo", Layout::usual(suite))?;
+    let unsigned = node.push("demo/unsigned:v1", &Image::of_small_layers("unsigned", 2)?)?;
+    node.systemctl(&["stop", SERVICE])?;
+    node.run(&["busybox", "mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", "/var/lib/pullgate"])?.ok()?;
+    node.sh("! head -c 1M /dev/zero > /var/lib/pullgate/full")?.ok()?;
+    node.systemctl(&["start", SERVICE])?;
+    for path in Path::of(suite) {
+        node.clean()?;
+        expect::admitted(&node, *path, &signed)?;
+        node.clean()?;
+        expect::refused(&node, *path, &unsigned, &["PG101"])?;
+    }
+    let cursor = node.cursor()?;
+    node.write(POLICY_FILE, policy_with(ANOTHER_RULE))?;
+    node.reload()?;
+    judged(&node, &cursor, "is in force")?;
+    let kept = node.sh("find /var/lib/pullgate -name '*.json' -size +0")?.text();
+    expect::holds(kept.trim().is_empty(), || format!("the disk was not full: {kept}"))?;
+    node.sh("rm /var/lib/pullgate/full")?.ok()?;
+    node.systemctl(&["restart", SERVICE])?;
+    expect::admitted(&node, Path::CriPull, &signed)?;
+    node.wait_until("evidence is kept again", || {
+        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-1/*.json")?.success())
+    })
+}
+
 /// The images on the node were judged since `cursor`, and the entry says `words`.
 fn judged(node: &Node, cursor: &str, words: &str) -> Result<()> {
     let mut journal = String::new();
