@@ -13,11 +13,11 @@ use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use crate::{
     clock::Clock,
     decisions::{Asking, Decisions, Key},
-    evidence::{Cause, Found, Gap, Place, kept::Kept},
+    evidence::{Asked, Cause, Found, Gap, Place, Questions, kept::Kept},
     limits,
     policy::{
         Policy, Rule,
-        decision::{Code, Decision, Verdict},
+        decision::{Code, Decision, Verdict, Violation},
         evaluate::{Answer, Findings, Origin, Subject},
     },
     snapshot::Snapshot,
@@ -59,11 +59,11 @@ impl Admission {
             return boot_listed(snapshot, subject);
         }
         let Some(policy) = &snapshot.policy else {
-            return Decision::refused(snapshot.no_policy());
+            return refused_unseen(&subjects, snapshot.no_policy());
         };
         let now = match self.clock.now() {
             Ok(now) => now,
-            Err(not_set) => return Decision::refused(not_set.into()),
+            Err(not_set) => return refused_unseen(&subjects, not_set.into()),
         };
         let mut waiting = in_order(snapshot, policy, subjects).into_iter().enumerate();
         let mut deciding = JoinSet::new();
@@ -118,19 +118,15 @@ impl Admission {
             decision
         };
         let decided = self.decisions.get_or(key, asking, now, decide).await;
-        // What was decided holds for every rule of this content; whose words these are is this request's.
-        Decision {
-            rule: Some(rule.name.clone()),
-            revision: policy.revision.clone(),
-            audit_only: subject.origin.proves_name() && !rule.mode.enforces(now),
-            ..decided
-        }
+        policy.restate(decided, rule, &subject, now)
     }
 
     /// Looks for evidence until the rule is satisfied or everything was asked.
     async fn gather(&self, snapshot: &Snapshot, gathered: &mut Gathered<'_>, place: Option<Place>, asking: Asking) {
         let digest = gathered.subject.digest;
-        for found in self.kept.evidence(&digest).await {
+        let kept = self.kept.evidence(&digest).await;
+        gathered.findings.asked.extend(Asked::kept(kept.len()));
+        for found in kept {
             if gathered.take(found) {
                 return;
             }
@@ -149,9 +145,11 @@ impl Admission {
         let places: Vec<Place> = elsewhere.chain([place.clone()]).collect();
         // Waiting for a turn is not the registry's time.
         let _permit = self.permits.acquire().await;
+        let mut questions = Vec::new();
         let asked = timeout(limits::EVIDENCE_DEADLINE, async {
             for place in places {
                 let mut stream = snapshot.registry.evidence(place, digest, formats);
+                questions.push(stream.questions.clone());
                 while let Some(item) = stream.items.recv().await {
                     match item {
                         Ok(found) => {
@@ -168,6 +166,7 @@ impl Admission {
             let cause = Cause::Unreachable(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
             gathered.findings.gaps.push(Gap { place: host, cause });
         }
+        gathered.findings.asked.extend(questions.iter().flat_map(Questions::so_far));
         gathered.name_other_signers();
     }
 }
@@ -240,6 +239,16 @@ fn in_order(snapshot: &Snapshot, policy: &Policy, subjects: Vec<Subject>) -> Vec
     });
     subjects.truncate(limits::SUBJECTS);
     subjects
+}
+
+/// The refusal of a request that nobody looked at.
+fn refused_unseen(subjects: &[Subject], violation: Violation) -> Decision {
+    let first = subjects.first();
+    Decision {
+        digest: first.map(|subject| subject.digest),
+        name: first.and_then(|subject| subject.name.as_ref()).map(ToString::to_string),
+        ..Decision::refused(violation)
+    }
 }
 
 fn boot_listed(snapshot: &Snapshot, subject: &Subject) -> Decision {

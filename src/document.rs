@@ -57,11 +57,22 @@ impl fmt::Display for Problems {
 pub(crate) struct Places<'a> {
     file: &'a str,
     text: &'a str,
+    line_ends: Vec<usize>,
 }
 
 impl<'a> Places<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text }
+        Self { file, text, line_ends: text.match_indices('\n').map(|(end, _)| end).collect() }
+    }
+
+    /// The document, as the administrator knows it.
+    pub(crate) fn file(&self) -> &str {
+        self.file
+    }
+
+    /// The line, from 1, that the byte at `offset` is in.
+    pub(crate) fn line(&self, offset: usize) -> usize {
+        self.line_ends.partition_point(|end| *end < offset) + 1
     }
 
     /// A problem at `span`.
@@ -70,7 +81,7 @@ impl<'a> Places<'a> {
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         Problem {
             file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
+            line: self.line(span.start),
             column: before[line_start..].chars().count() + 1,
             message: message.into(),
         }

@@ -53,6 +53,8 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of one piece of evidence up to which it is read before the larger ones: a few large pieces
 /// that anybody may push must not use up what may be read before the small good one is reached.
 pub const SMALL_EVIDENCE_BYTES: u64 = 256 << 10;
+/// Characters of the cause that is kept of a question which could not be answered.
+pub const GAP_CHARS: usize = 160;
 /// Pieces of evidence and gaps that were read and wait to be verified, for one digest.
 pub const EVIDENCE_WAITING: usize = 8;
 /// Life of a registry's token that states none, or less.
@@ -118,6 +120,16 @@ pub const WALK: Duration = Duration::from_secs(3);
 
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;
+/// Bytes of what one decision keeps to explain itself, structures included.
+pub const GROUNDS_BYTES: usize = 3 << 10;
+/// Characters of one text in it: an attestor, a purpose, what is wrong with a piece of evidence.
+pub const GROUNDS_CHARS: usize = 160;
+/// Kinds of evidence that does not count which one decision tells apart.
+pub const UNCOUNTED_KINDS: usize = 8;
+/// Names that a message enumerates.
+pub const NAMES_TOLD: usize = 4;
+/// Characters of what a violation found, and of what makes it pass, where it is kept.
+pub const VIOLATION_CHARS: usize = 320;
 /// Layers that pass because the decision about their image was made and recorded.
 pub const PASSES: u64 = 100_000;
 /// How long they pass without another decision. A pull that takes longer is decided again.

@@ -5,12 +5,18 @@ pub mod content;
 pub mod kept;
 pub mod registry;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::image::{Host, Repository};
+use crate::{
+    image::{Host, Repository, sanitize},
+    limits,
+};
 
 /// One piece of evidence as it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +126,84 @@ impl fmt::Display for Cause {
     }
 }
 
+/// A way in which evidence lies somewhere: one question to a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// The tag `sha256-<hex>.sig`.
+    SignatureTag,
+    /// Referrers, by the API or the fallback tag.
+    Referrers,
+    /// The tag `sha256-<hex>.att`.
+    AttestationTag,
+    /// What this node kept on its disk.
+    Kept,
+}
+
+/// One question that a source was asked, and what came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The repository that was asked, `host/path`; empty in a decision that bears this name itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub repository: String,
+    /// What it was asked for.
+    pub layout: Layout,
+    /// Pieces of evidence that were read.
+    #[serde(default)]
+    pub found: u32,
+    /// The first thing that could not be told, at most [`limits::GAP_CHARS`] characters, harmless to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<String>,
+    /// Whether everything was read that there is. If not and there is no gap, nobody waited for the rest.
+    #[serde(default)]
+    pub ended: bool,
+}
+
+impl Asked {
+    /// A question that was just put.
+    pub fn new(repository: impl fmt::Display, layout: Layout) -> Self {
+        Self { repository: repository.to_string(), layout, found: 0, gap: None, ended: false }
+    }
+
+    /// What this node kept: so many pieces, if any.
+    pub fn kept(pieces: usize) -> Option<Self> {
+        let found = u32::try_from(pieces).unwrap_or(u32::MAX);
+        (found > 0).then(|| Self { found, ended: true, ..Self::new("", Layout::Kept) })
+    }
+
+    /// Whether it is certain that there is nothing.
+    pub fn absent(&self) -> bool {
+        self.ended && self.found == 0 && self.gap.is_none()
+    }
+
+    /// Something could not be told. The first cause is kept.
+    pub fn broke(&mut self, cause: &Cause) {
+        self.gap.get_or_insert_with(|| sanitize(&cause.to_string(), limits::GAP_CHARS));
+    }
+}
+
+/// The questions of one search, told while they are asked.
+#[derive(Clone, Debug, Default)]
+pub struct Questions(Arc<Mutex<Vec<Asked>>>);
+
+impl Questions {
+    /// Puts another question.
+    pub fn ask(&self, asked: Asked) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+    }
+
+    /// Notes what came back on the question for `layout`, if it was put.
+    pub fn note(&self, layout: Layout, note: impl FnOnce(&mut Asked)) {
+        let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.iter_mut().rfind(|asked| asked.layout == layout).map(note);
+    }
+
+    /// All that were put, in their order, as they stand now.
+    pub fn so_far(&self) -> Vec<Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Where to look for the evidence of a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -134,13 +218,19 @@ pub struct Place {
 pub struct Stream {
     /// Pieces of evidence and gaps, in the order of their arrival.
     pub items: mpsc::Receiver<Result<Found, Gap>>,
+    /// What was asked for them, also where nothing is.
+    pub questions: Questions,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Stream {
-    /// A stream fed by `task`, which ends with it.
-    pub fn new(items: mpsc::Receiver<Result<Found, Gap>>, task: tokio::task::JoinHandle<()>) -> Self {
-        Self { items, task }
+    /// A stream fed by `task`, which ends with it, and notes in `questions` what it asks.
+    pub fn new(
+        items: mpsc::Receiver<Result<Found, Gap>>,
+        questions: Questions,
+        task: tokio::task::JoinHandle<()>,
+    ) -> Self {
+        Self { items, questions, task }
     }
 }
 

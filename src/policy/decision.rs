@@ -1,17 +1,18 @@
 //! The answer to a request, and the words for it.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::grounds::Grounds;
 use crate::{
     image::{Digest, sanitize},
     limits,
 };
 
 /// Whether an image may come onto the node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[must_use]
 pub enum Verdict {
@@ -36,13 +37,13 @@ impl Verdict {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal,)*) => {
+    ($($variant:ident = $number:literal $name:literal $meaning:literal $remedy:literal,)*) => {
         /// Why a request was not allowed: a stable number and name, the same in the message, the journal and the manual.
         ///
         /// 1xx the evidence says no, 2xx the policy says no, 3xx pullgate could not tell, 4xx the node itself.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
-        pub enum Code { $($(#[$doc])* $variant = $number,)* }
+        pub enum Code { $(#[doc = $meaning] $variant = $number,)* }
 
         impl Code {
             /// Every code there is.
@@ -52,63 +53,100 @@ macro_rules! codes {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
+
+            /// What it means, for a person: the manual says the same.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+
+            /// What to do about it.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
         }
     };
 }
 
+// The table of docs/codes.md.
 codes! {
-    /// No signature exists for this digest.
-    Unsigned = 101 "unsigned",
-    /// Signatures exist, but not by the attestors that the rule requires.
-    UntrustedAttestor = 102 "untrusted-attestor",
-    /// A signature of a required attestor is about another digest.
-    OtherDigest = 103 "other-digest",
-    /// A required attestor's key signed something that it may not sign, or that was not asked for.
-    OtherPurpose = 104 "other-purpose",
-    /// The registry does not have the image.
-    NoSuchImage = 105 "no-such-image",
-    /// No manifest in the content store has this layer at the place where it is being unpacked.
-    NoImageForLayer = 106 "no-image-for-layer",
-    /// The manifest, index or configuration is not what containerd and pullgate would read alike.
-    MalformedImage = 107 "malformed-image",
-    /// The bytes in the content store do not have the digest that they are stored under.
-    WrongBytes = 108 "wrong-bytes",
-    /// No rule governs this image, and the default denies.
-    NoMatchingRule = 201 "no-matching-rule",
-    /// The rule denies.
-    DeniedByRule = 202 "denied-by-rule",
-    /// The rule admits by name alone, and containerd did not fetch the content under that name.
-    NameNotProven = 203 "name-not-proven",
-    /// A registry asks for credentials that the node does not have.
-    RegistryUnauthorized = 301 "registry-unauthorized",
-    /// A registry did not answer.
-    RegistryUnreachable = 302 "registry-unreachable",
-    /// A registry limits the rate of requests.
-    RegistryThrottled = 303 "registry-throttled",
-    /// A registry answered with something that is not what was asked for.
-    RegistryMisbehaved = 304 "registry-misbehaved",
-    /// There is more evidence than pullgate reads.
-    EvidenceTooLarge = 305 "evidence-too-large",
-    /// The registry must not be asked.
-    RegistryNotAllowed = 306 "registry-not-allowed",
-    /// containerd did not answer.
-    ContainerdUnreachable = 307 "containerd-unreachable",
-    /// The decision took longer than its deadline.
-    DeadlineExceeded = 308 "deadline-exceeded",
-    /// The policy cannot be used.
-    PolicyInvalid = 402 "policy-invalid",
-    /// The configuration cannot be used.
-    ConfigInvalid = 403 "config-invalid",
-    /// The audit entry could not be written.
-    AuditUnavailable = 404 "audit-unavailable",
-    /// The mounts of the request are not those of an image being unpacked.
-    NoExtractSnapshot = 405 "no-extract-snapshot",
-    /// A delegated call came back on the socket that delegates.
-    DelegationLoop = 406 "delegation-loop",
-    /// The caller is not containerd.
-    UntrustedPeer = 407 "untrusted-peer",
-    /// The clock of this node shows a time that cannot be.
-    ClockNotSet = 409 "clock-not-set",
+    Unsigned = 101 "unsigned"
+        "no signature exists for this digest"
+        "sign it; a tag that moved names another digest",
+    UntrustedAttestor = 102 "untrusted-attestor"
+        "signatures exist, none (or too few) by the attestors of the rule"
+        "sign with the attestor named, or trust the one found",
+    OtherDigest = 103 "other-digest"
+        "the attestor's signature is about another digest"
+        "sign this digest: somebody copied a signature",
+    OtherPurpose = 104 "other-purpose"
+        "the attestor's key signed something it may not sign, or that nobody asked for"
+        "sign the image, or extend `may-sign`",
+    NoSuchImage = 105 "no-such-image"
+        "the registry does not have the image (`check` only)"
+        "push it",
+    NoImageForLayer = 106 "no-image-for-layer"
+        "no manifest on the node has this layer at this place"
+        "bring the image in with its manifest",
+    MalformedImage = 107 "malformed-image"
+        "a manifest or configuration that containerd and pullgate might not read alike"
+        "build it again with a current tool",
+    WrongBytes = 108 "wrong-bytes"
+        "the content store holds other bytes than the digest says"
+        "remove the image, look at the disk",
+    NoMatchingRule = 201 "no-matching-rule"
+        "no rule is about the image, and the default denies"
+        "add a rule, or exempt the digest",
+    DeniedByRule = 202 "denied-by-rule"
+        "the rule denies"
+        "change the rule",
+    NameNotProven = 203 "name-not-proven"
+        "the rule admits by name, and only an archive says the name"
+        "pull it from the registry, or require an attestor",
+    RegistryUnauthorized = 301 "registry-unauthorized"
+        "the registry asks for credentials"
+        "give the node read access, or put signatures where it has",
+    RegistryUnreachable = 302 "registry-unreachable"
+        "the registry did not answer"
+        "the client retries; look at the network",
+    RegistryThrottled = 303 "registry-throttled"
+        "the registry limits the rate of requests"
+        "the client retries",
+    RegistryMisbehaved = 304 "registry-misbehaved"
+        "the registry answered with something else than was asked for"
+        "look at the registry",
+    EvidenceTooLarge = 305 "evidence-too-large"
+        "there is more evidence than pullgate reads"
+        "remove signatures that nobody needs",
+    RegistryNotAllowed = 306 "registry-not-allowed"
+        "plain HTTP, or an address of the node itself that only an archive names"
+        "name the registry in config.toml",
+    ContainerdUnreachable = 307 "containerd-unreachable"
+        "containerd did not answer, or a blob is gone"
+        "the client retries; look at containerd",
+    DeadlineExceeded = 308 "deadline-exceeded"
+        "the decision took too long"
+        "the client retries",
+    PolicyInvalid = 402 "policy-invalid"
+        "there is no policy that can be used"
+        "mend the file; the next pull works",
+    ConfigInvalid = 403 "config-invalid"
+        "there is no configuration that can be used"
+        "mend the file; the next pull works",
+    AuditUnavailable = 404 "audit-unavailable"
+        "journald did not take the entry, so the allow was withheld"
+        "look at systemd-journald",
+    NoExtractSnapshot = 405 "no-extract-snapshot"
+        "the mounts are not those of an image being unpacked"
+        "unpack images through containerd",
+    DelegationLoop = 406 "delegation-loop"
+        "`pullgate-transfer` is in the diff service's list, or a call was replayed"
+        "take it out",
+    UntrustedPeer = 407 "untrusted-peer"
+        "the caller is not the containerd of `address` in config.toml"
+        "compare the addresses",
+    ClockNotSet = 409 "clock-not-set"
+        "the clock shows a time before pullgate was built, and no later one was ever seen"
+        "set the clock",
 }
 
 impl fmt::Display for Code {
@@ -123,7 +161,66 @@ impl Serialize for Code {
     }
 }
 
+impl FromStr for Code {
+    type Err = BadCode;
+
+    fn from_str(text: &str) -> Result<Self, BadCode> {
+        let number =
+            |text: &str| text.get(..2)?.eq_ignore_ascii_case("PG").then(|| text.get(2..)?.parse::<u16>().ok())?;
+        let number = number(text).ok_or(BadCode)?;
+        Self::ALL.iter().copied().find(|code| *code as u16 == number).ok_or(BadCode)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The text is not a code that this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a code like PG101")]
+pub struct BadCode;
+
 impl Code {
+    /// Whether an exemption of the digest would have settled the request.
+    pub fn is_settled_by_exemption(self) -> bool {
+        match self {
+            Self::Unsigned
+            | Self::UntrustedAttestor
+            | Self::OtherDigest
+            | Self::OtherPurpose
+            | Self::NoMatchingRule
+            | Self::DeniedByRule
+            | Self::NameNotProven
+            | Self::RegistryUnauthorized
+            | Self::RegistryUnreachable
+            | Self::RegistryThrottled
+            | Self::RegistryMisbehaved
+            | Self::EvidenceTooLarge
+            | Self::RegistryNotAllowed => true,
+            Self::NoSuchImage
+            | Self::NoImageForLayer
+            | Self::MalformedImage
+            | Self::WrongBytes
+            | Self::ContainerdUnreachable
+            | Self::DeadlineExceeded
+            | Self::PolicyInvalid
+            | Self::ConfigInvalid
+            | Self::AuditUnavailable
+            | Self::NoExtractSnapshot
+            | Self::DelegationLoop
+            | Self::UntrustedPeer
+            | Self::ClockNotSet => false,
+        }
+    }
+
+    /// Whether the boot list would have admitted the digest.
+    pub fn is_settled_by_boot_list(self) -> bool {
+        self.is_settled_by_exemption() || matches!(self, Self::PolicyInvalid | Self::ConfigInvalid | Self::ClockNotSet)
+    }
+
     /// The verdict that this reason alone leads to.
     pub fn verdict(self) -> Verdict {
         match self {
@@ -135,7 +232,7 @@ impl Code {
 }
 
 /// One reason why a request was not allowed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// The reason.
     pub code: Code,
@@ -146,13 +243,22 @@ pub struct Violation {
 }
 
 /// The answer to one request. The default denies.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+///
+/// It is kept on disk in this form: what a version adds has a default, and what it does not know is passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[must_use]
 pub struct Decision {
     /// Whether the image may come onto the node.
     pub verdict: Verdict,
     /// The name of the rule that governed, where one did.
     pub rule: Option<String>,
+    /// Where it stands: `/etc/pullgate/policy.toml:12`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_at: Option<String>,
+    /// Who can be asked about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
     /// The image that was decided about: the manifest, or the digest that was asked for.
     pub digest: Option<Digest>,
     /// The name under which the rule was found.
@@ -168,6 +274,9 @@ pub struct Decision {
     /// The first instant at which a fact that was used changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Timestamp>,
+    /// What was required and what was found, where the rule needed evidence.
+    #[serde(skip_serializing_if = "Grounds::is_empty")]
+    pub grounds: Grounds,
 }
 
 impl Decision {
@@ -182,7 +291,7 @@ impl Decision {
     }
 
     /// The one line that a person sees, at most [`limits::MESSAGE_CHARS`] characters:
-    /// verdict and code first, what was found, what to do, and under which `id` the journal has more.
+    /// verdict and code first, what was found, what to do, and under which `id` `pullgate why` has more.
     pub fn message(&self, id: Option<&str>) -> String {
         let Some(violation) = self.violations.first() else {
             return self.verdict.word().to_owned();
@@ -192,7 +301,7 @@ impl Decision {
             Some(rule) => format!(" rule \"{}\":", sanitize(rule, 32)),
             None => ":".to_owned(),
         };
-        let tail = id.map(|id| format!(" On node: journalctl PULLGATE_ID={id}")).unwrap_or_default();
+        let tail = id.map(|id| format!(" On node: pullgate why {id}")).unwrap_or_default();
         let fix = match violation.fix.as_str() {
             "" => String::new(),
             fix => format!(" Fix: {}.", sanitize(fix, 72)),
@@ -231,30 +340,80 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_has_a_row_for_every_code_and_no_other() {
+    fn the_manual_has_the_row_of_every_code_and_no_other() {
         let manual = include_str!("../../docs/codes.md");
         let rows: Vec<&str> = manual.lines().filter(|line| line.starts_with("| PG")).collect();
-        let expected: Vec<String> = Code::ALL.iter().map(|code| format!("| {code} | {} |", code.name())).collect();
-        assert_eq!(rows.len(), expected.len());
-        for (row, start) in rows.iter().zip(&expected) {
-            assert!(row.starts_with(start.as_str()), "{row}");
+        let row = |code: &Code| format!("| {code} | {} | {} | {} |", code.name(), code.meaning(), code.remedy());
+        assert_eq!(rows, Code::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn codes_read_back_and_nothing_else_does() {
+        for code in Code::ALL {
+            assert_eq!(code.to_string().parse(), Ok(*code));
+            assert_eq!(code.to_string().to_lowercase().parse(), Ok(*code));
+        }
+        for text in ["", "PG", "PG1", "PG999", "101", "PG 101", "PG-101", "PGé", "PG101 ", "PG99999999999"] {
+            assert_eq!(text.parse::<Code>(), Err(BadCode), "{text}");
         }
     }
 
     #[test]
-    fn the_message_keeps_its_length_and_its_ends_whatever_is_put_in() {
-        let long = "\u{202e}x\n".repeat(400);
+    fn what_an_exemption_settles_the_boot_list_settles_too_and_the_nodes_own_trouble_neither() {
         for code in Code::ALL {
+            assert!(!code.is_settled_by_exemption() || code.is_settled_by_boot_list(), "{code}");
+            assert!(!code.is_settled_by_exemption() || (*code as u16) < 400, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_was_kept_by_another_version_reads_and_what_is_missing_denies() {
+        let old: Decision =
+            serde_json::from_str(r#"{"verdict":"allow","rule":"prod","name":null,"digest":null}"#).unwrap();
+        assert_eq!((old.verdict, old.rule.as_deref()), (Verdict::Allow, Some("prod")));
+        let new: Decision = serde_json::from_str(r#"{"mood":"good","grounds":{"weather":1,"needed":2}}"#).unwrap();
+        assert_eq!((new.verdict, new.grounds.needed), (Verdict::Deny, 2));
+        for text in [
+            r#"{"verdict":"maybe"}"#,
+            r#"{"verdict":null}"#,
+            r#"{"violations":[{"code":"PG999","found":"","fix":""}]}"#,
+            r#"{"violations":[{"found":"","fix":""}]}"#,
+            "null",
+        ] {
+            assert!(serde_json::from_str::<Decision>(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_message_keeps_its_length_and_its_ends_whatever_is_put_in(
+            code in 0..Code::ALL.len(),
+            texts in proptest::collection::vec(r"(\PC|[\n\x1b\u{202e}\u{2066}\u{85}é\\\x22]){0,400}", 3),
+            rule in proptest::bool::ANY,
+            id in "[0-9A-HJKMNP-TV-Z]{1,13}",
+        ) {
+            let (code, [name, found, fix]) = (Code::ALL[code], texts.try_into().unwrap());
             let decision = Decision {
-                rule: Some(long.clone()),
-                violations: vec![Violation { code: *code, found: long.clone(), fix: long.clone() }],
-                ..Decision::default()
+                rule: rule.then_some(name),
+                ..Decision::refused(Violation { code, found, fix })
             };
-            let message = decision.message(Some("ZZZZZZZZZZZZZ"));
-            assert!(message.chars().count() <= limits::MESSAGE_CHARS, "{message}");
-            assert!(message.starts_with(&format!("DENY {code}")), "{message}");
-            assert!(message.ends_with("journalctl PULLGATE_ID=ZZZZZZZZZZZZZ"), "{message}");
-            assert!(!message.contains(['\n', '\u{202e}']));
+            let message = decision.message(Some(&id));
+            proptest::prop_assert!(message.chars().count() <= limits::MESSAGE_CHARS, "{}", message);
+            let (head, tail) = (format!("{} {code}", code.verdict().word()), format!(" On node: pullgate why {id}"));
+            proptest::prop_assert!(message.starts_with(&head) && message.ends_with(&tail), "{}", message);
+            proptest::prop_assert_eq!(sanitize(&message, limits::MESSAGE_CHARS), message);
+        }
+    }
+
+    #[test]
+    fn the_longest_message_still_says_what_was_found_and_what_to_do() {
+        let long = "x".repeat(4096);
+        for code in Code::ALL {
+            let violation = Violation { code: *code, found: long.clone(), fix: long.clone() };
+            let decision = Decision { rule: Some(long.clone()), ..Decision::refused(violation) };
+            let message = decision.message(Some(&"Z".repeat(13)));
+            assert_eq!(message.chars().count(), limits::MESSAGE_CHARS, "{message}");
+            assert!(message.contains(": xxxxxxxx") && message.contains("Fix: xxxxxxxx"), "{message}");
         }
     }
 }

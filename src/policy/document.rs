@@ -28,10 +28,10 @@ struct Document {
     #[serde(default)]
     attestor: Vec<AttestorTable>,
     #[serde(default)]
-    rule: Vec<RuleTable>,
+    rule: Vec<Spanned<RuleTable>>,
     #[serde(default)]
-    exempt: Vec<ExemptTable>,
-    default: DefaultTable,
+    exempt: Vec<Spanned<ExemptTable>>,
+    default: Spanned<DefaultTable>,
 }
 
 #[derive(Deserialize)]
@@ -175,28 +175,32 @@ impl Checker<'_> {
             self.problem(&document.schema, "this pullgate reads schema 1");
         }
         self.check_names("attestor", document.attestor.iter().map(|attestor| &attestor.name));
-        self.check_names("rule", document.rule.iter().map(|rule| &rule.name));
-        self.check_names("exempt", document.exempt.iter().map(|exempt| &exempt.name));
+        self.check_names("rule", document.rule.iter().map(|rule| &rule.get_ref().name));
+        self.check_names("exempt", document.exempt.iter().map(|exempt| &exempt.get_ref().name));
         let mut seal = text.to_owned();
         let attestors: Vec<Attestor> =
             document.attestor.into_iter().map(|table| self.attestor(table, &mut seal)).collect();
-        let spans: Vec<Spanned<()>> = document.rule.iter().map(|rule| Spanned::new(rule.name.span(), ())).collect();
+        let spans: Vec<Spanned<()>> =
+            document.rule.iter().map(|rule| Spanned::new(rule.get_ref().name.span(), ())).collect();
         let rules: Vec<Rule> = document.rule.into_iter().map(|table| self.rule(table, &attestors)).collect();
         self.check_ties(&rules, &spans);
         let exempt = document.exempt.into_iter().map(|table| self.exempt(table)).collect();
-        let require = self.requirement(&document.default.require, &attestors);
-        let mode = self.mode(document.default.mode.as_ref(), document.default.audit_until.as_ref());
+        let line = self.places.line(document.default.span().start);
+        let default = document.default.into_inner();
+        let require = self.requirement(&default.require, &attestors);
+        let mode = self.mode(default.mode.as_ref(), default.audit_until.as_ref());
         let default = Rule {
             name: "default".into(),
+            line,
             content: content(&require, &attestors),
             images: Vec::new(),
             nodes: NodeSelector::default(),
             require,
             mode,
-            contact: document.default.contact,
+            contact: default.contact,
         };
         let revision = Digest::of(seal.as_bytes()).hex()[..12].to_owned();
-        Policy { revision, attestors, rules, exempt, default }
+        Policy { file: self.places.file().to_owned(), revision, attestors, rules, exempt, default }
     }
 
     fn check_names<'n>(&mut self, kind: &str, names: impl Iterator<Item = &'n Spanned<String>>) {
@@ -277,7 +281,9 @@ impl Checker<'_> {
         read.map_err(|why| self.problem(&key, format!("{source}{why}"))).ok()
     }
 
-    fn rule(&mut self, table: RuleTable, attestors: &[Attestor]) -> Rule {
+    fn rule(&mut self, table: Spanned<RuleTable>, attestors: &[Attestor]) -> Rule {
+        let line = self.places.line(table.span().start);
+        let table = table.into_inner();
         if table.images.get_ref().is_empty() {
             self.problem(&table.images, "a rule for no image never counts: name a pattern, or delete the rule");
         }
@@ -294,6 +300,7 @@ impl Checker<'_> {
         let mode = self.mode(table.mode.as_ref(), table.audit_until.as_ref());
         Rule {
             name: table.name.into_inner(),
+            line,
             content: content(&require, attestors),
             images,
             nodes: NodeSelector(table.nodes),
@@ -385,7 +392,9 @@ impl Checker<'_> {
         }
     }
 
-    fn exempt(&mut self, table: ExemptTable) -> Exempt {
+    fn exempt(&mut self, table: Spanned<ExemptTable>) -> Exempt {
+        let line = self.places.line(table.span().start);
+        let table = table.into_inner();
         let digests = table.digests.iter().filter_map(|text| {
             text.get_ref().parse::<Digest>().map_err(|why| self.problem(text, why.to_string())).ok()
         });
@@ -397,7 +406,7 @@ impl Checker<'_> {
                 self.problem(text, "containerd keeps no port with a name: exempt digests instead");
             }
         }
-        Exempt { name: table.name.into_inner(), digests, insecure_images }
+        Exempt { name: table.name.into_inner(), line, digests, insecure_images }
     }
 
     fn check_ties(&mut self, rules: &[Rule], spans: &[Spanned<()>]) {

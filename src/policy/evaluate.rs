@@ -9,8 +9,8 @@ use super::{
     decision::{Code, Decision, Verdict, Violation},
 };
 use crate::{
-    evidence::{Cause, Gap},
-    image::{Digest, Repository},
+    evidence::{Asked, Cause, Gap},
+    image::{Digest, Repository, sanitize},
     limits,
     trust::Attestor,
     verify::{Unusable, Vouched},
@@ -70,6 +70,8 @@ pub struct Findings {
     pub others: Vec<String>,
     /// What could not be asked.
     pub gaps: Vec<Gap>,
+    /// Where evidence was looked for, and what came back.
+    pub asked: Vec<Asked>,
 }
 
 impl Policy {
@@ -81,6 +83,7 @@ impl Policy {
                 return Answer::Settled(Decision {
                     verdict: Verdict::Allow,
                     rule: Some(exempt.name.clone()),
+                    rule_at: self.at(exempt.line),
                     ..self.about(subject)
                 });
             }
@@ -127,18 +130,28 @@ impl Policy {
     /// More evidence never makes it stricter and less never laxer: an allow needs vouching signers only, and neither
     /// unusable evidence nor a gap beside them counts against them.
     pub fn evaluate(&self, rule: &Rule, subject: &Subject, findings: &Findings, now: Timestamp) -> Decision {
-        let decision = self.under(rule, subject, now);
+        let decision =
+            Decision { grounds: self.grounds(rule, subject, findings, now), ..self.under(rule, subject, now) };
         if let Some(attestors) = self.satisfied(rule, subject, &findings.vouched) {
             return Decision { verdict: Verdict::Allow, attestors, ..decision };
         }
         let mut violations: Vec<Violation> = findings.gaps.iter().map(gap_violation).collect();
         violations.push(self.shortfall(rule, subject, findings));
+        for text in violations.iter_mut().flat_map(|violation| [&mut violation.found, &mut violation.fix]) {
+            *text = sanitize(text, limits::VIOLATION_CHARS);
+        }
         let verdict = violations.first().map_or(Verdict::Deny, |violation| violation.code.verdict());
         let valid_until = match verdict {
             Verdict::Deny => now.checked_add(limits::ABSENT_LIFE).ok().min(decision.valid_until),
             _ => None,
         };
         Decision { verdict, violations, valid_until, ..decision }
+    }
+
+    /// `decided`, which holds for every rule of the same content, in the words of `rule` and of this policy.
+    pub fn restate(&self, decided: Decision, rule: &Rule, subject: &Subject, now: Timestamp) -> Decision {
+        let Decision { rule, rule_at, contact, audit_only, revision, .. } = self.under(rule, subject, now);
+        Decision { rule, rule_at, contact, audit_only, revision, ..decided }
     }
 
     /// The attestors that meet `rule` for `subject`, each by a signer of its own.
@@ -152,9 +165,8 @@ impl Policy {
     fn shortfall(&self, rule: &Rule, subject: &Subject, findings: &Findings) -> Violation {
         let required = self.attestors_of(rule);
         let have = distinct_signers(&required, subject, &findings.vouched);
-        let missing: Vec<&str> =
-            required.iter().map(|a| a.name.as_str()).filter(|name| !have.iter().any(|have| have == name)).collect();
-        let missing = missing.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let missing = required.iter().filter(|attestor| !have.contains(&attestor.name));
+        let missing = listed(missing.map(|attestor| format!("\"{}\"", attestor.name)));
         let fix = format!("sign {} with {missing}", short(&subject.digest));
         let pieces = findings.unusable.len() + findings.vouched.len();
         for unusable in &findings.unusable {
@@ -164,6 +176,7 @@ impl Policy {
                     return Violation { code: Code::OtherDigest, found, fix };
                 }
                 Unusable::OtherPurpose(attestor, purpose) => {
+                    let purpose = sanitize(&purpose.to_string(), limits::GROUNDS_CHARS);
                     let found = format!("\"{attestor}\" signed a {purpose}, which it may not sign or nobody asked for");
                     return Violation { code: Code::OtherPurpose, found, fix };
                 }
@@ -188,7 +201,7 @@ impl Policy {
             n => {
                 let others = match findings.others.is_empty() {
                     true => String::new(),
-                    false => format!(" (found {})", findings.others.join(", ")),
+                    false => format!(" (found {})", listed(findings.others.iter().cloned())),
                 };
                 let found = format!("{n} signature{}, none by {missing}{others}", if n == 1 { "" } else { "s" });
                 Violation { code: Code::UntrustedAttestor, found, fix }
@@ -205,11 +218,17 @@ impl Policy {
         }
     }
 
+    fn at(&self, line: usize) -> Option<String> {
+        Some(format!("{}:{line}", self.file))
+    }
+
     fn under(&self, rule: &Rule, subject: &Subject, now: Timestamp) -> Decision {
         let recheck = SignedDuration::try_from(limits::RECHECK_AFTER).unwrap_or_default();
         let recheck = now.checked_add(recheck).ok();
         Decision {
             rule: Some(rule.name.clone()),
+            rule_at: self.at(rule.line),
+            contact: rule.contact.as_ref().map(|contact| sanitize(contact, limits::GROUNDS_CHARS)),
             // A rule that only audits admits by its scope, and a scope that only an archive claims admits nothing.
             audit_only: subject.origin.proves_name() && !rule.mode.enforces(now),
             valid_until: match rule.mode {
@@ -218,6 +237,15 @@ impl Policy {
             },
             ..self.about(subject)
         }
+    }
+}
+
+/// The names, as many as a person reads.
+fn listed(mut names: impl Iterator<Item = String>) -> String {
+    let told: Vec<String> = names.by_ref().take(limits::NAMES_TOLD).collect();
+    match names.count() {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
     }
 }
 
@@ -251,11 +279,7 @@ pub fn gap_violation(gap: &Gap) -> Violation {
 ///
 /// A maximum bipartite matching by augmenting paths: with overlapping attestors, who counts as whom matters.
 fn distinct_signers(attestors: &[&Attestor], subject: &Subject, vouched: &[Vouched]) -> Vec<String> {
-    let counts = |attestor: &Attestor, vouched: &Vouched| {
-        vouched.attestor() == attestor.name
-            && *vouched.digest() == subject.digest
-            && attestor.may_sign.contains(vouched.purpose())
-    };
+    let counts = |attestor: &Attestor, vouched: &Vouched| counts(attestor, subject, vouched);
     let mut owner: BTreeMap<Digest, usize> = BTreeMap::new();
     for i in 0..attestors.len() {
         let mut seen = std::collections::BTreeSet::new();
@@ -264,6 +288,13 @@ fn distinct_signers(attestors: &[&Attestor], subject: &Subject, vouched: &[Vouch
     let mut matched: Vec<usize> = owner.into_values().collect();
     matched.sort_unstable();
     matched.into_iter().filter_map(|i| attestors.get(i)).map(|attestor| attestor.name.clone()).collect()
+}
+
+/// Whether `vouched` is `attestor`'s word for `subject`.
+pub(super) fn counts(attestor: &Attestor, subject: &Subject, vouched: &Vouched) -> bool {
+    vouched.attestor() == attestor.name
+        && *vouched.digest() == subject.digest
+        && attestor.may_sign.contains(vouched.purpose())
 }
 
 fn assign(

@@ -5,6 +5,7 @@
 pub mod decision;
 mod document;
 pub mod evaluate;
+pub mod grounds;
 pub mod scope;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use scope::{NodeSelector, Pattern, Scope};
 /// A policy that was read and checked in full.
 #[derive(Debug)]
 pub struct Policy {
+    /// The document, as the administrator knows it.
+    pub file: String,
     /// The first 12 hexadecimal digits of the SHA-256 of the document and its keys.
     pub revision: String,
     /// Who may vouch.
@@ -40,6 +43,8 @@ pub struct Policy {
 pub struct Rule {
     /// The rule's name.
     pub name: String,
+    /// The line of the document, from 1, on which it begins.
+    pub line: usize,
     /// SHA-256 over the rule, its attestors and their keys: a decision under it is a decision under no other.
     pub content: Digest,
     /// Which images. Empty for the default.
@@ -96,6 +101,8 @@ impl Mode {
 pub struct Exempt {
     /// The exemption's name.
     pub name: String,
+    /// The line of the document, from 1, on which it begins.
+    pub line: usize,
     /// Digests of manifests or indexes.
     pub digests: Vec<Digest>,
     /// Repositories by name alone.

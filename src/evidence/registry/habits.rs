@@ -9,8 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::search::Layout;
-use crate::{image::Host, limits};
+use crate::{evidence::Layout, image::Host, limits};
 
 /// What is remembered, by registry. Lost with the process; the oldest habits go when there are too many.
 #[derive(Default)]

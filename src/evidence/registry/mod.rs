@@ -38,7 +38,7 @@ use self::{
     habits::Habits,
     http::{Answer, Ask, Http},
 };
-use super::{Cause, Formats, Gap, Place, RegistryOptions, Stream};
+use super::{Cause, Formats, Gap, Place, Questions, RegistryOptions, Stream};
 use crate::{image::Digest, limits};
 
 /// The client for all registries. Cheap to clone; clones share connections, tokens and habits.
@@ -137,7 +137,9 @@ impl Registry {
     /// and keeps nothing else from being read. Pieces come in the order of their arrival.
     pub fn evidence(&self, place: Place, digest: Digest, formats: Formats) -> Stream {
         let (sender, items) = mpsc::channel(limits::EVIDENCE_WAITING);
-        Stream::new(items, tokio::spawn(search::run(self.0.clone(), place, digest, formats, sender)))
+        let questions = Questions::default();
+        let search = search::run(self.0.clone(), place, digest, formats, questions.clone(), sender);
+        Stream::new(items, questions, tokio::spawn(search))
     }
 
     /// Requests sent so far: also those for tokens, after redirects and of second tries.

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::search::{Layout, Search, Slots};
-use crate::{evidence::Material, image::Digest, limits};
+use super::search::{Search, Slots};
+use crate::{
+    evidence::{Layout, Material},
+    image::Digest,
+    limits,
+};
 
 /// A blob that holds evidence.
 pub(super) struct Piece {
@@ -52,7 +56,7 @@ pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
     let blob = search.by_digest("blobs", piece.digest, piece.size, "*/*").await;
     let bytes = match blob {
         Ok(answer) => answer.body,
-        Err(cause) => return search.gap(search.place_of(piece.digest), cause).await,
+        Err(cause) => return search.gap(layout, search.place_of(piece.digest), cause).await,
     };
     let place = search.place_of(piece.manifest);
     match piece.kind {
@@ -63,7 +67,7 @@ pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
                 if i > 0
                     && let Err(cause) = search.pays(&bytes)
                 {
-                    return search.gap(place, cause).await;
+                    return search.gap(layout, place, cause).await;
                 }
                 let material = Material::SimpleSigning { payload: bytes.clone(), signature };
                 search.found(layout, material, place.clone()).await;

@@ -10,10 +10,10 @@ use super::{
     artifact::{ArtifactManifest, Entry, ReferrersList, is_bundle, not_sha256},
     http::Answer,
     pieces::{self, Kind, Piece},
-    search::{ACCEPT_INDEX, ACCEPT_MANIFEST, Answered, Layout, Search, Slots, check_kind},
+    search::{ACCEPT_INDEX, ACCEPT_MANIFEST, Answered, Search, Slots, check_kind},
 };
 use crate::{
-    evidence::Cause,
+    evidence::{Cause, Layout},
     image::{Digest, media_type},
 };
 
@@ -50,7 +50,7 @@ impl Reading<'_> {
         match self.pages(&place).await {
             Ok(there) => there,
             Err(cause) => {
-                self.search.gap(place, cause).await;
+                self.search.gap(Layout::Referrers, place, cause).await;
                 true
             }
         }
@@ -63,7 +63,9 @@ impl Reading<'_> {
         let mut read = HashSet::new();
         while let Some(url) = next {
             if read.len() >= bounds.referrers_pages {
-                search.too_many(place.to_owned(), bounds.referrers_pages, "pages of referrers").await;
+                search
+                    .too_many(Layout::Referrers, place.to_owned(), bounds.referrers_pages, "pages of referrers")
+                    .await;
                 break;
             }
             if !read.insert(url.clone()) {
@@ -100,12 +102,12 @@ impl Reading<'_> {
             Ok(Some(answer)) => answer,
             Ok(None) => return false,
             Err(cause) => {
-                search.gap(place, cause).await;
+                search.gap(Layout::Referrers, place, cause).await;
                 return true;
             }
         };
         match read_list(&answer) {
-            Err(cause) => search.gap(place, cause).await,
+            Err(cause) => search.gap(Layout::Referrers, place, cause).await,
             Ok(list) => {
                 self.start(&place, list).await;
             }
@@ -129,7 +131,7 @@ impl Reading<'_> {
                 continue;
             }
             if self.seen.len() >= limit {
-                self.search.too_many(place.to_owned(), limit, "referrers that may be bundles").await;
+                self.search.too_many(Layout::Referrers, place.to_owned(), limit, "referrers that may be bundles").await;
                 return false;
             }
             self.seen.insert(digest);
@@ -140,7 +142,7 @@ impl Reading<'_> {
             self.tasks.spawn(async move { read_referrer(&search, &slots, digest, entry.size).await });
         }
         if !sound {
-            self.search.gap(place.to_owned(), not_sha256()).await;
+            self.search.gap(Layout::Referrers, place.to_owned(), not_sha256()).await;
         }
         true
     }
@@ -163,18 +165,18 @@ async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size
     let layers = match bundle_layers(search, digest, size).await {
         Ok(layers) => layers,
         Err(cause) => {
-            search.gap(place, cause).await;
+            search.gap(Layout::Referrers, place, cause).await;
             return large;
         }
     };
     for layer in layers {
         if !search.counts() {
             let limit = search.registry.http.bounds.evidence_items;
-            search.too_many(place, limit, "bundles").await;
+            search.too_many(Layout::Referrers, place, limit, "bundles").await;
             break;
         }
         let Some(blob) = layer.digest() else {
-            search.gap(place, not_sha256()).await;
+            search.gap(Layout::Referrers, place, not_sha256()).await;
             break;
         };
         let piece = Piece { digest: blob, size: layer.size, kind: Kind::Bundle, manifest: digest };

@@ -19,20 +19,9 @@ use super::{
     referrers, tags,
 };
 use crate::{
-    evidence::{Cause, Formats, Found, Gap, Material, Place},
+    evidence::{Asked, Cause, Formats, Found, Gap, Layout, Material, Place, Questions},
     image::{Digest, media_type},
 };
-
-/// The ways in which evidence lies in a registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Layout {
-    /// The tag `sha256-<hex>.sig`.
-    SignatureTag,
-    /// Referrers, by the API or the fallback tag.
-    Referrers,
-    /// The tag `sha256-<hex>.att`.
-    AttestationTag,
-}
 
 /// What the parts of one search share.
 pub(super) struct Search {
@@ -43,6 +32,7 @@ pub(super) struct Search {
     purse: Purse,
     items: AtomicUsize,
     delivered: AtomicBool,
+    questions: Questions,
     out: mpsc::Sender<Result<Found, Gap>>,
 }
 
@@ -52,6 +42,7 @@ pub(super) async fn run(
     place: Place,
     digest: Digest,
     formats: Formats,
+    questions: Questions,
     out: mpsc::Sender<Result<Found, Gap>>,
 ) {
     let bounds = &registry.http.bounds;
@@ -64,12 +55,13 @@ pub(super) async fn run(
         until: Instant::now() + deadline,
         items: AtomicUsize::new(bounds.evidence_items),
         delivered: AtomicBool::new(false),
+        questions,
         out,
         registry,
     });
     if timeout_at(search.until, search.ask_layouts(formats)).await.is_err() {
         let why = format!("not all evidence could be read in {:.0} s", deadline.as_secs_f64());
-        search.gap(search.place.repository.to_string(), Cause::Unreachable(why)).await;
+        search.all_broke(Cause::Unreachable(why)).await;
     }
 }
 
@@ -85,6 +77,7 @@ impl Search {
         while let Some(layout) = waiting.next() {
             let slots = Slots { own: Arc::new(Semaphore::new(1)), shared: shared.clone() };
             let (answers, mut answered) = oneshot::channel();
+            self.questions.ask(Asked::new(&self.place.repository, layout));
             let begin = Instant::now();
             asked.spawn(self.clone().ask_layout(layout, slots, answers));
             if waiting.len() == 0 {
@@ -120,7 +113,7 @@ impl Search {
     pub(super) async fn ended<T>(&self, ended: Result<T, JoinError>) -> Option<T> {
         if ended.is_err() {
             let why = "the search broke off".to_owned();
-            self.gap(self.place.repository.to_string(), Cause::Unreachable(why)).await;
+            self.all_broke(Cause::Unreachable(why)).await;
         }
         ended.ok()
     }
@@ -145,7 +138,10 @@ impl Search {
             Layout::SignatureTag => tags::signatures(&self, &slots, signal).await,
             Layout::Referrers => referrers::bundles(&self, &slots, signal).await,
             Layout::AttestationTag => tags::attestations(&self, &slots, signal).await,
+            // Not a registry's.
+            Layout::Kept => {}
         }
+        self.questions.note(layout, |asked| asked.ended = true);
     }
 
     /// A manifest or index of the repository by `tag`; none if there is no such tag.
@@ -212,18 +208,28 @@ impl Search {
     pub(super) async fn found(&self, layout: Layout, material: Material, place: String) {
         self.registry.habits.had_evidence(&self.place.repository.host, layout);
         self.delivered.store(true, Ordering::Relaxed);
+        self.questions.note(layout, |asked| asked.found = asked.found.saturating_add(1));
         // Nobody listens any more: the search is about to be dropped.
         let _ = self.out.send(Ok(Found { material, place })).await;
     }
 
-    /// Says what could not be told.
-    pub(super) async fn gap(&self, place: String, cause: Cause) {
+    /// Says what could not be told of `layout`.
+    pub(super) async fn gap(&self, layout: Layout, place: String, cause: Cause) {
+        self.questions.note(layout, |asked| asked.broke(&cause));
         let _ = self.out.send(Err(Gap { place, cause })).await;
     }
 
+    /// Says that nothing more can be told of what was not read to its end.
+    async fn all_broke(&self, cause: Cause) {
+        for asked in self.questions.so_far().iter().filter(|asked| !asked.ended) {
+            self.questions.note(asked.layout, |asked| asked.broke(&cause));
+        }
+        let _ = self.out.send(Err(Gap { place: self.place.repository.to_string(), cause })).await;
+    }
+
     /// Says that `place` holds more than is read.
-    pub(super) async fn too_many(&self, place: String, limit: usize, what: &str) {
-        self.gap(place, Cause::TooLarge(format!("it has more than {limit} {what}"))).await;
+    pub(super) async fn too_many(&self, layout: Layout, place: String, limit: usize, what: &str) {
+        self.gap(layout, place, Cause::TooLarge(format!("it has more than {limit} {what}"))).await;
     }
 }
 

@@ -6,10 +6,10 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     artifact::{ArtifactManifest, DSSE_ENVELOPE, Entry, SIMPLE_SIGNING, not_sha256},
     pieces::{Kind, Piece, read_all},
-    search::{ACCEPT_MANIFEST, Answered, Layout, Search, Slots, check_kind},
+    search::{ACCEPT_MANIFEST, Answered, Search, Slots, check_kind},
 };
 use crate::{
-    evidence::Cause,
+    evidence::{Cause, Layout},
     image::{Digest, media_type},
 };
 
@@ -36,16 +36,16 @@ async fn read_tag(
     let (manifest, layers) = match layers(search, slots, &tag, layer_type).await {
         Ok(Some(found)) => found,
         Ok(None) => return,
-        Err(cause) => return search.gap(place, cause).await,
+        Err(cause) => return search.gap(layout, place, cause).await,
     };
     answered.yes();
     let limit = search.registry.http.bounds.evidence_items;
     let listed = pieces(search, manifest, layers);
     if !listed.all {
-        search.too_many(place.clone(), limit, "signatures or attestations").await;
+        search.too_many(layout, place.clone(), limit, "signatures or attestations").await;
     }
     if !listed.sound {
-        search.gap(place, not_sha256()).await;
+        search.gap(layout, place, not_sha256()).await;
     }
     read_all(search, slots, layout, listed.pieces).await;
 }

@@ -167,3 +167,14 @@ fn one_key_cannot_stand_for_two_attestors_of_one_requirement() {
 fn a_document_of_any_size_is_bounded() {
     assert!(errors(&"#".repeat(limits::DOCUMENT_BYTES as usize + 1)).contains("larger than"));
 }
+
+#[test]
+fn rules_know_their_lines() {
+    let text = "schema = 1\n\n[default]\nrequire = \"deny\"\n\n# prod\n[[rule]]\nname = \"prod\"\nimages = [\"reg.io/p/**\"]\nrequire = \"deny\"\n\
+                [[exempt]]\nname = \"x\"\n\n  [[rule]]\n\n  images = [\"reg.io/q/**\"]\n  name = \"q\"\n  require = \"deny\"\n[rule.nodes]\nenv = \"qa\"\n";
+    let policy = parse(text).unwrap();
+    let lines: Vec<usize> = policy.rules.iter().map(|rule| rule.line).collect();
+    assert_eq!((lines, policy.exempt[0].line, policy.default.line), (vec![7, 14], 11, 3));
+    let inline = parse("schema = 1\ndefault = { require = \"deny\" }\nrule = [\n  { name = \"r\", images = [\"**\"], require = \"deny\" },\n]").unwrap();
+    assert_eq!((inline.default.line, inline.rules[0].line), (2, 4));
+}

@@ -22,6 +22,7 @@ fn image() -> Digest {
 fn rule(name: &str, images: &[&str], require: Requirement) -> Rule {
     Rule {
         name: name.into(),
+        line: 7,
         content: Digest::of(name.as_bytes()),
         images: images.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
         nodes: NodeSelector::default(),
@@ -35,6 +36,7 @@ fn rule(name: &str, images: &[&str], require: Requirement) -> Rule {
 fn policy(count: usize) -> Policy {
     let attestors = ["a", "b", "c"].map(|name| attestor(name, &[Purpose::Signature], &[&key(), &key()]));
     Policy {
+        file: "policy.toml".into(),
         revision: "r1".into(),
         attestors: attestors.into(),
         rules: vec![
@@ -44,6 +46,7 @@ fn policy(count: usize) -> Policy {
         ],
         exempt: vec![Exempt {
             name: "boot".into(),
+            line: 3,
             digests: vec![Digest::of(b"pause")],
             insecure_images: vec![Pattern::parse("reg.io/system/*").unwrap()],
         }],
