@@ -159,6 +159,8 @@ pub const AUDIT_FIELD_BYTES: usize = 32 << 10;
 pub const AUDIT_VALUES: usize = 32;
 /// Characters of a name or rule within the line that an audit entry shows.
 pub const AUDIT_WORD_CHARS: usize = 256;
+/// Bytes of one entry that is read back from the journal.
+pub const JOURNAL_ENTRY_BYTES: usize = 16 << 20;
 /// Numbers that the audit takes from the disk at a time. A crash skips what is left of them.
 pub const AUDIT_NUMBERS: u64 = 4096;
 /// Time the audit writer waits for journald's socket to take an entry, waiting for its turn included.

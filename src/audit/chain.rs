@@ -5,10 +5,15 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, ErrorKind},
+};
+
+use jiff::Timestamp;
 
 use super::{Field, Kind, entry::encode};
-use crate::image::Digest;
+use crate::{image::Digest, limits};
 
 /// One entry of the journal, as `journalctl -o export` writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,53 +21,77 @@ pub struct Exported(BTreeMap<Vec<u8>, Vec<Vec<u8>>>);
 
 /// The text is not what `journalctl -o export` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a journal export")]
-pub struct BadExport;
+pub enum BadExport {
+    /// Another format, or cut short.
+    #[error("not a journal export, or cut short")]
+    Format,
+    /// One entry has more than [`limits::JOURNAL_ENTRY_BYTES`].
+    #[error("an entry of more than {} bytes", limits::JOURNAL_ENTRY_BYTES)]
+    TooLarge,
+    /// It could not be read.
+    #[error("{0}")]
+    Read(ErrorKind),
+}
 
-/// The entries of `bytes`, in systemd's export format (JOURNAL_EXPORT_FORMATS.md, "Journal Export Format").
+/// The entries that `reader` has, in systemd's export format (JOURNAL_EXPORT_FORMATS.md, "Journal Export Format"), one
+/// in memory at a time.
 ///
 /// # Errors
 /// Once, at the first place that is not in that format; nothing follows it.
-pub fn exported(bytes: &[u8]) -> impl Iterator<Item = Result<Exported, BadExport>> + '_ {
-    let mut rest = Some(bytes);
+pub fn exported(reader: impl BufRead) -> impl Iterator<Item = Result<Exported, BadExport>> {
+    let mut rest = Some(reader);
     std::iter::from_fn(move || {
-        let bytes = rest.take()?;
-        let bytes = &bytes[bytes.iter().position(|byte| *byte != b'\n')?..];
-        match one(bytes) {
-            Some((entry, after)) => {
-                rest = Some(after);
-                Some(Ok(entry))
-            }
-            None => Some(Err(BadExport)),
+        let read = one(rest.as_mut()?).transpose();
+        if !matches!(read, Some(Ok(_))) {
+            rest = None;
         }
+        read
     })
 }
 
-fn one(mut bytes: &[u8]) -> Option<(Exported, &[u8])> {
+/// The next entry, if there is one.
+fn one(reader: &mut impl BufRead) -> Result<Option<Exported>, BadExport> {
     let mut entry = Exported::default();
+    let mut left = limits::JOURNAL_ENTRY_BYTES;
+    let mut line = Vec::new();
     loop {
-        let (line, after) = match bytes.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (&bytes[..end], &bytes[end + 1..]),
-            None if bytes.is_empty() => return Some((entry, bytes)),
-            None => return None,
-        };
-        if line.is_empty() {
-            return Some((entry, after));
+        line.clear();
+        let length = io::Read::take(&mut *reader, left as u64).read_until(b'\n', &mut line).map_err(broken)?;
+        left -= length;
+        match line.pop() {
+            None if left == 0 => return Err(BadExport::TooLarge),
+            None => return Ok(Some(entry).filter(|entry| !entry.0.is_empty())),
+            Some(b'\n') if line.is_empty() && entry.0.is_empty() => continue,
+            Some(b'\n') if line.is_empty() => return Ok(Some(entry)),
+            Some(b'\n') => {}
+            Some(_) if left == 0 => return Err(BadExport::TooLarge),
+            Some(_) => return Err(BadExport::Format),
         }
         let (name, value) = match line.iter().position(|byte| *byte == b'=') {
-            Some(equals) => {
-                bytes = after;
-                (&line[..equals], &line[equals + 1..])
-            }
+            Some(equals) => (line[..equals].to_vec(), line[equals + 1..].to_vec()),
             None => {
-                let (length, data) = after.split_first_chunk::<8>()?;
-                let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-                let (value, end) = data.split_at_checked(length)?;
-                bytes = end.strip_prefix(b"\n")?;
-                (line, value)
+                let mut length = [0; 8];
+                reader.read_exact(&mut length).map_err(broken)?;
+                let length = usize::try_from(u64::from_le_bytes(length)).map_err(|_| BadExport::TooLarge)?;
+                left = left.checked_sub(length).ok_or(BadExport::TooLarge)?;
+                let mut value = vec![0; length];
+                reader.read_exact(&mut value).map_err(broken)?;
+                let mut end = [0];
+                reader.read_exact(&mut end).map_err(broken)?;
+                if end != *b"\n" {
+                    return Err(BadExport::Format);
+                }
+                (line.clone(), value)
             }
         };
-        entry.0.entry(name.to_vec()).or_default().push(value.to_vec());
+        entry.0.entry(name).or_default().push(value);
+    }
+}
+
+fn broken(error: io::Error) -> BadExport {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => BadExport::Format,
+        kind => BadExport::Read(kind),
     }
 }
 
@@ -79,10 +108,29 @@ impl Exported {
         if values.next().is_some() { None } else { std::str::from_utf8(value).ok() }
     }
 
+    /// The values of `field` that are text.
+    pub fn texts(&self, field: Field) -> impl Iterator<Item = &str> {
+        self.values(field).filter_map(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The unit whose process sent it, by journald's own word.
+    pub fn unit(&self) -> Option<&str> {
+        self.journalds("_SYSTEMD_UNIT")
+    }
+
+    /// When journald received it.
+    pub fn at(&self) -> Option<Timestamp> {
+        Timestamp::from_microsecond(self.journalds("__REALTIME_TIMESTAMP")?.parse().ok()?).ok()
+    }
+
+    /// A field that journald adds itself: no sender can set a name that begins with `_`.
+    fn journalds(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.0.get(name.as_bytes())?.first()?).ok()
+    }
+
     /// Whether this is an entry of the audit, not a line of the operational log or of systemd about the unit.
     pub fn is_audit(&self) -> bool {
-        let kind = |id: &[u8]| Kind::ALL.iter().any(|kind| kind.message_id().as_bytes() == id);
-        self.values(Field::MessageId).any(kind) || self.values(Field::Seq).next().is_some()
+        self.texts(Field::MessageId).any(|id| Kind::of(id).is_some()) || self.values(Field::Seq).next().is_some()
     }
 
     /// The number of the entry.
@@ -251,17 +299,22 @@ mod tests {
         assert_eq!(read(b"\n\n").unwrap(), []);
         assert_eq!(read(b"A=1\nB=2\n\nA=3\n").unwrap().len(), 2);
         assert_eq!(read(b"A\n\x03\0\0\0\0\0\0\0x\ny\n\nA=3\n").unwrap().len(), 2);
-        let damaged: &[&[u8]] = &[
-            b"A=1",
-            b"A\n",
-            b"A\n\x03\0\0\0\0\0\0\0x\n",
-            b"A\n\xff\xff\xff\xff\xff\xff\xff\xffx\n",
-            b"A\n\x01\0\0\0\0\0\0\0xy",
-            b"A=1\n\nB",
-        ];
+        let damaged: &[&[u8]] = &[b"A=1", b"A\n", b"A\n\x03\0\0\0\0\0\0\0x\n", b"A\n\x01\0\0\0\0\0\0\0xy", b"A=1\n\nB"];
         for bytes in damaged {
-            assert_eq!(read(bytes), Err(BadExport), "{bytes:?}");
-            assert!(exported(bytes).count() <= 2);
+            assert_eq!(read(bytes), Err(BadExport::Format), "{bytes:?}");
+            assert!(exported(*bytes).count() <= 2);
         }
+        assert_eq!(read(b"A\n\xff\xff\xff\xff\xff\xff\xff\xffx\n"), Err(BadExport::TooLarge));
+    }
+
+    #[test]
+    fn entries_are_read_one_at_a_time_and_each_is_bounded() {
+        let endless = io::repeat(b'x');
+        assert_eq!(exported(io::BufReader::new(endless)).collect::<Vec<_>>(), [Err(BadExport::TooLarge)]);
+        let line = [b"A=".as_slice(), &vec![b'x'; limits::JOURNAL_ENTRY_BYTES / 2], b"\n"].concat();
+        assert_eq!(exported(line.repeat(2).as_slice()).collect::<Vec<_>>(), [Err(BadExport::TooLarge)]);
+        assert_eq!(exported([&line[..], b"\n"].concat().repeat(3).as_slice()).filter(Result::is_ok).count(), 3);
+        let endless = io::Read::chain(&b"A=1\n\nA=2\n\n"[..], io::repeat(b'\n'));
+        assert_eq!(exported(io::BufReader::new(endless)).take(2).filter(Result::is_ok).count(), 2);
     }
 }

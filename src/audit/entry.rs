@@ -51,8 +51,16 @@ fields! {
     Layer = "PULLGATE_LAYER",
     /// containerd's namespace.
     Namespace = "PULLGATE_NAMESPACE",
+    /// The repository under which the rule was found.
+    Repository = "PULLGATE_REPOSITORY",
     /// The name of the rule that governed.
     Rule = "PULLGATE_RULE",
+    /// Where it stands: file and line.
+    RuleAt = "PULLGATE_RULE_AT",
+    /// Who can be asked about it.
+    Contact = "PULLGATE_CONTACT",
+    /// The policy document that came into force.
+    Policy = "PULLGATE_POLICY",
     /// The revision of the policy that decided.
     Revision = "PULLGATE_REVISION",
     /// Who vouched, one field each.
@@ -63,6 +71,22 @@ fields! {
     Refused = "PULLGATE_REFUSED",
     /// An image on the node of which nothing can be said without asking a registry, one field each.
     Unknown = "PULLGATE_UNKNOWN",
+    /// What makes it pass: the code and the words with which its reason ends, one field for each violation that has any.
+    Fix = "PULLGATE_FIX",
+    /// What the code means and what to do, for anybody.
+    Meaning = "PULLGATE_MEANING",
+    /// How many of the attestors that the rule names must vouch.
+    Needed = "PULLGATE_NEEDED",
+    /// One attestor that the rule names and how it vouched, as JSON; one field each.
+    Requirement = "PULLGATE_REQUIREMENT",
+    /// One place where evidence was looked for and what came back, as JSON; one field each.
+    Asked = "PULLGATE_ASKED",
+    /// One kind of evidence that does not count, as JSON; one field each.
+    Uncounted = "PULLGATE_UNCOUNTED",
+    /// How many of these three there is no room for.
+    Omitted = "PULLGATE_OMITTED",
+    /// When the evidence was looked at; a decision may be older than the entry.
+    LookedAt = "PULLGATE_LOOKED_AT",
     /// How long the decision took, in microseconds.
     DurationUs = "PULLGATE_DURATION_US",
     /// The entry's number in Crockford's base 32.

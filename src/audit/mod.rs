@@ -10,8 +10,10 @@ mod journal;
 mod numbers;
 pub mod record;
 mod socket;
+mod told;
 
 pub use entry::Field;
 pub use id::Id;
 pub use journal::{AuditError, Journal};
 pub use record::{Facts, Kind, Record};
+pub use told::{Decided, Told};

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::Serialize;
+
 use super::{
     Field, Id,
     entry::{clip, encode},
@@ -10,7 +12,10 @@ use crate::{
     config::NodeMode,
     image::{Digest, sanitize},
     limits,
-    policy::decision::{Decision, Verdict, Violation},
+    policy::{
+        decision::{Code, Decision, Verdict, Violation},
+        grounds::Grounds,
+    },
 };
 
 macro_rules! kinds {
@@ -22,6 +27,11 @@ macro_rules! kinds {
         impl Kind {
             /// Every kind there is.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The kind whose `MESSAGE_ID` this is.
+            pub fn of(message_id: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.message_id() == message_id)
+            }
 
             /// The `MESSAGE_ID`: 32 hexadecimal digits.
             pub fn message_id(self) -> &'static str {
@@ -113,10 +123,20 @@ impl Record {
         record.set_some(Field::Digest, digest);
         record.set_some(Field::Layer, facts.layer);
         record.set_some(Field::Namespace, facts.namespace);
+        record.set_some(Field::Repository, decision.name.as_ref());
         record.set_some(Field::Rule, decision.rule.as_ref());
+        record.set_some(Field::RuleAt, decision.rule_at.as_ref());
+        record.set_some(Field::Contact, decision.contact.as_ref());
         record.set_some(Field::Revision, Some(&decision.revision).filter(|revision| !revision.is_empty()));
         record.set_all(Field::Attestors, decision.attestors.iter());
         record.set_all(Field::Reason, decision.violations.iter().map(reason));
+        let fixes = decision.violations.iter().filter(|violation| !violation.fix.is_empty());
+        record.set_all(
+            Field::Fix,
+            fixes.map(|Violation { code, fix, .. }| format!("{code} {fix}")).collect::<Vec<_>>().into_iter(),
+        );
+        record.set_some(Field::Meaning, decision.code().map(meaning));
+        record.set_grounds(&decision.grounds);
         record.set(Field::DurationUs, facts.duration.as_micros());
         record
     }
@@ -143,6 +163,7 @@ impl Record {
         );
         let mut record = Self::new(Kind::PolicyActivated, message);
         record.set(Field::Revision, revision);
+        record.set(Field::Policy, source);
         record.set(Field::Mode, mode);
         record
     }
@@ -159,6 +180,7 @@ impl Record {
         record.set(Field::Code, violation.code);
         record.set_some(Field::Revision, revision);
         record.set(Field::Reason, reason(violation));
+        record.set(Field::Meaning, meaning(violation.code));
         record
     }
 
@@ -202,7 +224,7 @@ impl Record {
     }
 
     fn new(kind: Kind, message: String) -> Self {
-        let mut record = Self { kind, fields: Vec::with_capacity(24) };
+        let mut record = Self { kind, fields: Vec::with_capacity(32) };
         record.set(Field::Message, message);
         record.set(Field::MessageId, kind.message_id());
         record.set(Field::Priority, kind.priority());
@@ -218,6 +240,18 @@ impl Record {
         if let Some(value) = value {
             self.set(field, value);
         }
+    }
+
+    fn set_grounds(&mut self, grounds: &Grounds) {
+        if grounds.is_empty() {
+            return;
+        }
+        self.set(Field::Needed, grounds.needed);
+        self.set_all(Field::Requirement, grounds.required.iter().map(json));
+        self.set_all(Field::Asked, grounds.asked.iter().map(json));
+        self.set_all(Field::Uncounted, grounds.uncounted.iter().map(json));
+        self.set_some(Field::Omitted, Some(grounds.omitted).filter(|omitted| *omitted > 0));
+        self.set_some(Field::LookedAt, grounds.looked_at);
     }
 
     /// One field for each value, so that `journalctl FIELD=VALUE` finds every one of them.
@@ -248,6 +282,15 @@ fn admission(decision: &Decision, image: Option<&str>, digest: Option<&Digest>) 
     format!("{}{rule}: {subject}{vouched}", Verdict::Allow.word())
 }
 
+/// Values that hold nothing which JSON cannot say.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn meaning(code: Code) -> String {
+    format!("{code} {}: {}. What to do: {}.", code.name(), code.meaning(), code.remedy())
+}
+
 fn reason(violation: &Violation) -> String {
     let Violation { code, found, fix } = violation;
     match fix.as_str() {
@@ -261,7 +304,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::policy::decision::Code;
 
     fn facts(enforced: bool) -> Facts<'static> {
         Facts {

@@ -127,7 +127,7 @@ impl fmt::Display for Cause {
 }
 
 /// A way in which evidence lies somewhere: one question to a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// The tag `sha256-<hex>.sig`.
