@@ -159,6 +159,18 @@ pub const AUDIT_FIELD_BYTES: usize = 32 << 10;
 pub const AUDIT_VALUES: usize = 32;
 /// Characters of a name or rule within the line that an audit entry shows.
 pub const AUDIT_WORD_CHARS: usize = 256;
+/// Bytes of the complaints of a child process that are read.
+pub const COMPLAINT_BYTES: u64 = 4 << 10;
+/// Characters of one value that a command shows.
+pub const SHOWN_CHARS: usize = 1000;
+/// Entries that `pullgate audit` holds at a time to turn their order.
+pub const ENTRIES_HELD: i64 = 10_000;
+/// Values of one kind that a summary tells apart, and rows of it that a person is shown.
+pub const SUMMARY_VALUES: usize = 10_000;
+/// See [`SUMMARY_VALUES`].
+pub const SUMMARY_ROWS: usize = 20;
+/// Places where the chain of entries does not hold which a person is shown.
+pub const BREAKS_TOLD: usize = 50;
 /// Bytes of one entry that is read back from the journal.
 pub const JOURNAL_ENTRY_BYTES: usize = 16 << 20;
 /// Numbers that the audit takes from the disk at a time. A crash skips what is left of them.

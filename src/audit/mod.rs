@@ -12,6 +12,9 @@ pub mod record;
 mod socket;
 mod told;
 
+/// The unit of the daemon, by which journald says who sent an entry.
+pub const UNIT: &str = "pullgate.service";
+
 pub use entry::Field;
 pub use id::Id;
 pub use journal::{AuditError, Journal};

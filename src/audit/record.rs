@@ -19,14 +19,29 @@ use crate::{
 };
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $variant:ident = $id:literal $priority:literal,)*) => {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $id:literal $priority:literal,)*) => {
         /// What kind of entry it is. Each has its text in `systemd/pullgate.catalog`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Kind { $($(#[$doc])* $variant,)* }
+        pub enum Kind { $($(#[doc = $meaning])+ $variant,)* }
 
         impl Kind {
             /// Every kind there is.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What it means, for a person.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),+).trim_ascii(),)* }
+            }
+
+            /// Its name for programs, such as `audit-only`.
+            pub fn name(self) -> String {
+                let name = match self { $(Self::$variant => stringify!($variant),)* };
+                let words = name.split_inclusive(|_: char| true).map(|letter| match letter.to_ascii_lowercase() {
+                    lower if lower == letter => lower,
+                    lower => format!("-{lower}"),
+                });
+                words.collect::<String>().trim_start_matches('-').to_owned()
+            }
 
             /// The kind whose `MESSAGE_ID` this is.
             pub fn of(message_id: &str) -> Option<Self> {
@@ -410,6 +425,15 @@ mod tests {
         assert!(only(&record, Field::Message).starts_with("RETRY PG302"));
         let audited = Record::decision(&Id::new(1), &decision, &facts(false));
         assert_eq!((audited.kind(), only(&audited, Field::Verdict)), (Kind::AuditOnly, "inconclusive"));
+    }
+
+    #[test]
+    fn kinds_have_names_and_meanings() {
+        assert_eq!((Kind::Allow.name().as_str(), Kind::AuditOnly.name().as_str()), ("allow", "audit-only"));
+        assert_eq!(Kind::Allow.meaning(), "The image was admitted.");
+        assert!(
+            Kind::ALL.iter().all(|kind| Kind::of(kind.message_id()) == Some(*kind) && kind.meaning().ends_with('.'))
+        );
     }
 
     #[test]

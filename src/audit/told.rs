@@ -35,6 +35,10 @@ pub struct Told {
     pub revision: Option<String>,
     /// The reasons as they were written.
     pub reasons: Vec<String>,
+    /// The images on the node that a policy does not admit.
+    pub refused: Vec<String>,
+    /// The images on the node of which nothing can be said.
+    pub unknown: Vec<String>,
     /// The decision, where the entry is about one.
     pub decided: Option<Decided>,
 }
@@ -61,6 +65,7 @@ pub struct Decided {
 impl From<&Exported> for Told {
     fn from(entry: &Exported) -> Self {
         let text = |field| entry.text(field).map(str::to_owned);
+        let texts = |field| entry.texts(field).map(str::to_owned).collect();
         Self {
             id: entry.sequence().map(Id::new),
             at: entry.at(),
@@ -69,7 +74,9 @@ impl From<&Exported> for Told {
             code: text(Field::Code),
             mode: text(Field::Mode),
             revision: text(Field::Revision),
-            reasons: entry.texts(Field::Reason).map(str::to_owned).collect(),
+            reasons: texts(Field::Reason),
+            refused: texts(Field::Refused),
+            unknown: texts(Field::Unknown),
             decided: decided(entry),
         }
     }

@@ -9,7 +9,12 @@ use std::{
 
 use serde_json::json;
 
-use super::{Output, complain, exit_code, paths};
+use super::{
+    Output, complain, exit_code,
+    page::{self, Page},
+    paths,
+    story::{self, Files},
+};
 use crate::{
     activation::{Activation, Outcome},
     admission::Admission,
@@ -66,15 +71,16 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         }
         let checked = check(&snapshot, &reference, &arguments.state).await;
         let verdict = checked.decision.verdict;
-        match arguments.output {
-            Output::Json => print_json(&reference, &snapshot, &checked),
-            Output::Text => print(&reference, &snapshot, &checked),
-        }
+        let text = match arguments.output {
+            Output::Json => page::json(&in_json(&reference, &snapshot, &checked)),
+            Output::Text => in_text(config, &reference, &snapshot, &checked),
+        };
+        let code = page::print(&text, exit_code(verdict));
         if arguments.verbose {
             let requests = snapshot.registry.requests();
             eprintln!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
         }
-        exit_code(verdict)
+        code
     })
 }
 
@@ -137,51 +143,41 @@ fn not_there(reference: &Reference) -> Violation {
     }
 }
 
-fn print(reference: &Reference, snapshot: &Snapshot, checked: &Checked) {
+fn in_text(config: &Path, reference: &Reference, snapshot: &Snapshot, checked: &Checked) -> String {
     let decision = &checked.decision;
+    let mut page = Page::default();
     match decision.verdict {
-        Verdict::Allow => println!("ALLOW {reference}"),
-        _ => println!("{}", decision.message(None)),
+        Verdict::Allow => page.line(format!("ALLOW {reference}")),
+        _ => page.line(story::headline(decision)),
     }
-    let row = |name: &str, value: String| println!("  {name:<10}{value}");
+    page.gap();
+    page.row("image", reference.to_string());
     if let Some(digest) = checked.digest {
-        row("digest", digest.to_string());
+        page.row("digest", digest.to_string());
     }
-    if let Some(rule) = &decision.rule {
-        row("rule", format!("{rule} of policy {} ({})", snapshot.revision(), snapshot.config.policy.display()));
-    }
-    if !decision.attestors.is_empty() {
-        row("attested", decision.attestors.join(", "));
-    }
-    for violation in &decision.violations {
-        row(&violation.code.to_string(), format!("{}: {}", violation.code.name(), sanitize(&violation.found, 400)));
-        if !violation.fix.is_empty() {
-            row("", format!("fix: {}", sanitize(&violation.fix, 400)));
-        }
-    }
+    story::tell(&mut page, decision);
     for (digest, child) in &checked.children {
         let why = child.violations.first().map(|violation| format!("{} {}", violation.code, violation.code.name()));
-        row(
-            "child",
-            format!("{digest} {} {}", child.verdict.word(), why.unwrap_or_else(|| child.attestors.join(", "))),
-        );
+        let why = why.unwrap_or_else(|| child.attestors.join(", "));
+        page.row("child", format!("{digest} {} {why}", child.verdict.word()));
     }
     if decision.verdict != Verdict::Allow && (decision.audit_only || snapshot.config.mode == NodeMode::Audit) {
-        row("mode", "audit: it would be admitted, and recorded".to_owned());
+        page.row("mode", "audit: it would be admitted, and recorded");
     }
+    let boot = paths(config, None).boot;
+    let files = Files { policy: &snapshot.config.policy, boot: &boot };
+    story::mend(&mut page, decision, &files, snapshot.policy.as_deref());
+    page.text().to_owned()
 }
 
-fn print_json(reference: &Reference, snapshot: &Snapshot, checked: &Checked) {
+fn in_json(reference: &Reference, snapshot: &Snapshot, checked: &Checked) -> serde_json::Value {
     let children: Vec<_> =
         checked.children.iter().map(|(digest, decision)| json!({ "digest": digest, "decision": decision })).collect();
-    println!(
-        "{}",
-        json!({
-            "image": reference.to_string(),
-            "digest": checked.digest,
-            "mode": snapshot.config.mode.to_string(),
-            "decision": checked.decision,
-            "children": children,
-        })
-    );
+    json!({
+        "image": reference.to_string(),
+        "digest": checked.digest,
+        "mode": snapshot.config.mode.to_string(),
+        "decision": checked.decision,
+        "children": children,
+    })
 }

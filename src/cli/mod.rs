@@ -1,8 +1,13 @@
 //! The command line.
 
+mod audit;
 mod check;
 mod daemon;
+mod journalctl;
+mod page;
 mod status;
+mod story;
+mod why;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,6 +34,10 @@ enum Command {
     Check(check::Arguments),
     /// Show what the daemon does.
     Status(status::Arguments),
+    /// Tell the story of one decision: the number at the end of a refusal.
+    Why(why::Arguments),
+    /// List the decisions of this node, count them, or verify that none is missing.
+    Audit(audit::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,6 +53,8 @@ enum Output {
 const STATE: &str = "/var/lib/pullgate";
 /// Wrong usage, or a configuration or policy that cannot be used.
 const BAD_CONFIGURATION: u8 = 2;
+/// pullgate could not look.
+const INCONCLUSIVE: u8 = 3;
 
 /// Runs the command line of this process.
 ///
@@ -56,6 +67,8 @@ pub fn run() -> ExitCode {
         Command::Daemon(arguments) => daemon::run(config, &arguments),
         Command::Check(arguments) => check::run(config, &arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Why(arguments) => why::run(config, &arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
     }
 }
 
@@ -69,7 +82,7 @@ fn exit_code(verdict: Verdict) -> ExitCode {
     ExitCode::from(match verdict {
         Verdict::Allow => 0,
         Verdict::Deny => 1,
-        Verdict::Inconclusive => 3,
+        Verdict::Inconclusive => INCONCLUSIVE,
     })
 }
 
