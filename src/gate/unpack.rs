@@ -79,6 +79,7 @@ struct Target {
 }
 
 /// What the gate knows once it has looked.
+#[allow(clippy::large_enum_variant, reason = "one for each request, and short-lived")]
 enum Judgement {
     /// A decision that was made and recorded covers this layer.
     Covered(Target),

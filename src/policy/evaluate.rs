@@ -52,6 +52,7 @@ impl Origin {
 
 /// What the policy says before any evidence is at hand.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each subject, and short-lived")]
 pub enum Answer<'p> {
     /// The rule settles it.
     Settled(Decision),
