@@ -231,7 +231,7 @@ impl Record {
     }
 
     /// The bytes of the entry in its place: number `id`, after the entry whose hash is `previous`.
-    pub(super) fn seal(mut self, id: Id, previous: impl fmt::Display) -> Vec<u8> {
+    pub(crate) fn seal(mut self, id: Id, previous: impl fmt::Display) -> Vec<u8> {
         self.set(Field::Id, id);
         self.set(Field::Seq, id.sequence());
         self.set(Field::Previous, previous);

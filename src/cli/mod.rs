@@ -5,6 +5,8 @@ mod check;
 mod daemon;
 mod journalctl;
 mod page;
+#[cfg(test)]
+mod samples;
 mod status;
 mod story;
 mod why;

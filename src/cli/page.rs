@@ -28,7 +28,11 @@ impl Page {
 
     /// A value with its name; without one it belongs to the row before.
     pub(super) fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        self.line(format!("  {name:<width$}{}", value.as_ref(), width = INDENT - 2));
+        let value = match value.as_ref() {
+            "" => "-",
+            value => value,
+        };
+        self.line(format!("  {name:<width$}{value}", width = INDENT - 2));
     }
 
     /// Lines to be copied.

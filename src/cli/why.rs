@@ -204,6 +204,10 @@ fn tell_decision(
     }
     page.row("answer", answer(told, decided));
     story::tell(page, decision);
+    if decision.violations.is_empty() {
+        // Of codes that this version does not know.
+        told.reasons.iter().for_each(|reason| page.row("found", reason));
+    }
     match &beside.policy {
         Now::Same => {}
         Now::Changed(revision) => {

@@ -33,12 +33,17 @@ pub(super) fn run(out: &mut impl Write, arguments: &Arguments) -> Result<ExitCod
     if report.entries == 0 && !nix::unistd::geteuid().is_root() {
         return Err(Trouble::NotAllowed.into());
     }
-    let holds = report.breaks.iter().all(is_restart);
+    let holds = holds(&report);
     match arguments.output {
         Output::Json => out.write_all(page::json(&in_json(&report, holds)).as_bytes())?,
         Output::Text => out.write_all(in_text(&report, holds).as_bytes())?,
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+}
+
+/// Whether nothing shows that an entry is missing or was changed.
+pub(super) fn holds(report: &Report) -> bool {
+    report.breaks.iter().all(is_restart)
 }
 
 /// Numbers are skipped where the daemon was killed: nothing need be missing.
@@ -96,7 +101,7 @@ fn told(place: &Break) -> String {
     }
 }
 
-pub(super) fn in_json(report: &Report, holds: bool) -> serde_json::Value {
+fn in_json(report: &Report, holds: bool) -> serde_json::Value {
     let place = |place: &Break| match place {
         Break::Missing { after, before } => json!({ "break": "missing", "after": after, "before": before }),
         Break::Unclean { after, before } => json!({ "break": "unclean-stop", "after": after, "before": before }),

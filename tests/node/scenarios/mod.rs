@@ -18,6 +18,7 @@ mod remembered;
 mod service;
 mod settings;
 mod store;
+mod why;
 
 use crate::{
     node::{Result, Suite},
@@ -60,6 +61,8 @@ pub const ALL: &[Scenario] = &[
     on_every_node("remembered::a-full-disk-costs-memory-alone", remembered::full_disk),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
+    on_every_node("why::a-refusal-explains-itself", why::explained),
+    on_every_node("why::check-tells-the-same", why::agrees_with_check),
     on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),
     on_every_node("harness::every-path-brings-an-image-onto-a-node-without-gates", harness::every_path),
 ];
