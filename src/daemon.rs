@@ -56,8 +56,10 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         let journal = journal.clone();
         move |snapshot| judge_node(walk.clone(), journal.clone(), snapshot)
     };
-    let activation = Activation::new(options.paths, tell(journal.clone(), containerd.clone()));
+    let activation = Activation::new(options.paths, tell(journal.clone(), containerd.clone(), options.runtime));
     let activation = Arc::new(activation.preparing(judge_node.clone()));
+    let resolve =
+        Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
     let unpack = Arc::new(gate::Unpack::new(containerd, content, admission, activation.clone(), journal.clone()));
 
     let (stopping, stop) = watch::channel(false);
@@ -68,8 +70,15 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
             let _ = stop.wait_for(|stop| *stop).await;
         }
     };
-    let mut serving = tokio::spawn(gate::serve(sockets.diff, sockets.transfer, unpack.clone(), stopped));
-    let report = status::Report { activation: activation.clone(), unpack, journal: journal.clone(), log, started };
+    let mut serving = tokio::spawn({
+        let (resolve, unpack) = (resolve.clone(), unpack.clone());
+        async move {
+            let resolving = resolve.serve(sockets.verify, stopped());
+            tokio::try_join!(resolving, gate::serve(sockets.diff, sockets.transfer, unpack, stopped)).map(|_| ())
+        }
+    });
+    let report =
+        status::Report { activation: activation.clone(), resolve, unpack, journal: journal.clone(), log, started };
     let reporting = tokio::spawn(status::serve(sockets.status, report));
 
     let (snapshot, _) = activation.load().await;
@@ -139,9 +148,14 @@ async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<
 }
 
 /// What every change of the snapshot leads to.
-fn tell(journal: Arc<Journal>, containerd: Arc<Containerd>) -> impl Fn(&Snapshot, &Outcome) + Send + Sync {
+fn tell(
+    journal: Arc<Journal>,
+    containerd: Arc<Containerd>,
+    runtime: PathBuf,
+) -> impl Fn(&Snapshot, &Outcome) + Send + Sync {
     move |snapshot, outcome| {
         containerd.locate(&snapshot.config.containerd);
+        gate::leave_word(&runtime, snapshot.config.mode);
         systemd::status(&status::line(snapshot));
         let record = match outcome {
             Outcome::Activated => {

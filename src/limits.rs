@@ -94,6 +94,18 @@ pub const PARALLEL_SUBJECTS: usize = 8;
 
 /// Time for one decision, delegation and layer hashing not included.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(20);
+/// Time for a decision of the resolve gate. The verifier waits a second longer, containerd three.
+pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(7);
+/// Time for a verifier to send its question, and to take the answer.
+pub const VERIFIER_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a verifier's question: arguments and descriptor, 64 KiB each, and their lengths.
+pub const QUESTION_BYTES: u64 = 130 << 10;
+/// Arguments of a verifier.
+pub const QUESTION_ARGUMENTS: u32 = 64;
+/// Verifiers that are answered at the same time; others wait in the socket's queue.
+pub const PARALLEL_QUESTIONS: usize = 256;
+/// Children of one unsigned index that this node could choose.
+pub const INDEX_CHOICES: usize = 16;
 /// Time for one call to containerd within a decision, and for each piece of a stream.
 pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
 /// Pause before the next connection is accepted when one could not be.

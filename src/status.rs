@@ -9,7 +9,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use crate::{activation::Activation, audit::Journal, gate::Unpack, log::Log, snapshot::Snapshot};
+use crate::{
+    activation::Activation,
+    audit::Journal,
+    gate::{Counts, Resolve, Unpack},
+    log::Log,
+    snapshot::Snapshot,
+};
 
 /// Time for containerd's version, and for a reader to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,6 +46,9 @@ pub struct Status {
     pub containerd: String,
     /// containerd's version, or why it is not known.
     pub containerd_version: Result<String, String>,
+    /// What the resolve gate answered since the start.
+    #[serde(default)]
+    pub resolve: Answers,
     /// What the unpack gate answered since the start.
     pub unpack: Answers,
     /// Decisions that still hold.
@@ -70,10 +79,24 @@ pub struct Answers {
     pub layers: u64,
 }
 
+impl Answers {
+    fn of(counts: &Counts, layers: u64) -> Self {
+        Self {
+            allowed: counts.allowed.load(Ordering::Relaxed),
+            denied: counts.denied.load(Ordering::Relaxed),
+            inconclusive: counts.inconclusive.load(Ordering::Relaxed),
+            audit_only: counts.audit_only.load(Ordering::Relaxed),
+            layers,
+        }
+    }
+}
+
 /// Where the daemon's report comes from.
 pub struct Report {
     /// The snapshot in force.
     pub activation: Arc<Activation>,
+    /// The resolve gate.
+    pub resolve: Arc<Resolve>,
     /// The unpack gate.
     pub unpack: Arc<Unpack>,
     /// The audit.
@@ -121,8 +144,6 @@ impl Report {
     async fn now(&self) -> Status {
         let snapshot = self.activation.current().await;
         let version = timeout(PATIENCE, self.unpack.containerd().version()).await;
-        let counts = self.unpack.counts();
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             up_seconds: self.started.elapsed().as_secs(),
@@ -138,13 +159,8 @@ impl Report {
                 Ok(answer) => answer.map_err(|status| status.message().to_owned()),
                 Err(_) => Err("it does not answer".to_owned()),
             },
-            unpack: Answers {
-                allowed: read(&counts.allowed),
-                denied: read(&counts.denied),
-                inconclusive: read(&counts.inconclusive),
-                audit_only: read(&counts.audit_only),
-                layers: read(&counts.layers),
-            },
+            resolve: Answers::of(self.resolve.counts(), 0),
+            unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
             decisions: self.unpack.remembered(),
             registry_requests: snapshot.registry.requests(),
             audit_written: self.journal.written(),

@@ -32,6 +32,8 @@ pub struct Sockets {
     pub diff: UnixListener,
     /// `transfer.sock`: containerd's transfer service asks here; pullgate delegates.
     pub transfer: UnixListener,
+    /// `verify.sock`: containerd's image verifier asks here.
+    pub verify: UnixListener,
     /// `status.sock`: whoever connects is told the status; nothing is read.
     pub status: UnixListener,
 }
@@ -86,8 +88,12 @@ impl Sockets {
                 None => bind(directory, path),
             }
         };
-        let sockets =
-            Self { diff: socket("diff.sock")?, transfer: socket("transfer.sock")?, status: socket("status.sock")? };
+        let sockets = Self {
+            diff: socket("diff.sock")?,
+            transfer: socket("transfer.sock")?,
+            verify: socket("verify.sock")?,
+            status: socket("status.sock")?,
+        };
         for (_, path) in listeners {
             tracing::warn!("systemd handed over a socket that nothing here serves: {path:?}");
         }
@@ -222,7 +228,7 @@ mod tests {
         assert!(is_at(&sockets.diff, &directory.join("diff.sock")));
         assert!(is_at(&sockets.transfer, &directory.join("transfer.sock")));
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        for name in ["diff.sock", "transfer.sock", "status.sock"] {
+        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock"] {
             assert_eq!(fs::metadata(directory.join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
         }
         assert_eq!(sockets.diff.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -232,10 +238,12 @@ mod tests {
     fn inherited_sockets_are_told_apart_by_path_whatever_their_order() {
         let folder = private();
         let at = |name: &str| UnixListener::bind(folder.path().join(name)).unwrap();
-        let inherited = ["status.sock", "diff.sock", "other.sock", "transfer.sock"].map(|name| OwnedFd::from(at(name)));
+        let inherited = ["status.sock", "diff.sock", "other.sock", "verify.sock", "transfer.sock"]
+            .map(|name| OwnedFd::from(at(name)));
         let sockets = Sockets::sort(folder.path(), inherited.into()).unwrap();
         assert!(is_at(&sockets.diff, &folder.path().join("diff.sock")));
         assert!(is_at(&sockets.transfer, &folder.path().join("transfer.sock")));
+        assert!(is_at(&sockets.verify, &folder.path().join("verify.sock")));
         assert!(is_at(&sockets.status, &folder.path().join("status.sock")));
         assert_eq!(sockets.status.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

@@ -79,6 +79,8 @@ kinds! {
     PolicyRejected = "ba4c2e67a5bb4190800662134a5c7d5b" "3",
     /// The images on the node were judged under a policy.
     NodeJudged = "5d1b90a7e2f44c0c8f6a3c2b7d9e4f18" "5",
+    /// A verifier or hook had no answer from the daemon. It writes this entry itself, outside the chain.
+    Unanswered = "06f1767da48b4809916e7dfbfd80746c" "3",
 }
 
 /// What the gate knows about a request beside the decision.

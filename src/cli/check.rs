@@ -22,8 +22,8 @@ use crate::{
     config::NodeMode,
     decisions::Asking,
     evidence::{Place, kept::Kept},
-    gate,
-    image::{Digest, Document, NodePlatform, Reference, Repository, media_type, sanitize},
+    gate::{self, InRegistry},
+    image::{Digest, Reference, Repository, sanitize},
     policy::{
         decision::{Code, Decision, Verdict, Violation},
         evaluate::gap_violation,
@@ -101,37 +101,8 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference, state: &Path) ->
     if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
         eprintln!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
     }
-    let decision = admission.decide(snapshot, subjects(digest), Asking::Usual).await;
-    let may_be_index = media_type.as_deref().is_none_or(media_type::is_index);
-    if decision.verdict == Verdict::Allow || !may_be_index {
-        return Checked { digest: Some(digest), decision, children: Vec::new() };
-    }
-    // An index that nobody signed is admitted if every child is that this node could choose.
-    let index = match snapshot.registry.manifest(&place, &digest).await {
-        Ok(Some((bytes, media_type))) => Document::parse(&bytes, &media_type),
-        Ok(None) => {
-            return Checked { decision: Decision::refused(not_there(reference)), digest: None, children: Vec::new() };
-        }
-        Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
-    };
-    let index = match index {
-        Ok(Document::Index(index)) => index,
-        Ok(Document::Manifest(_)) => return Checked { digest: Some(digest), decision, children: Vec::new() },
-        Err(error) => {
-            let fix = "build the image again with a current tool".to_owned();
-            let malformed = Violation { code: Code::MalformedImage, found: error.to_string(), fix };
-            return Checked { digest: Some(digest), decision: Decision::refused(malformed), children: Vec::new() };
-        }
-    };
-    let mut children = Vec::new();
-    for child in NodePlatform::here().choices(&index) {
-        let digest = child.descriptor.digest;
-        children.push((digest, admission.decide(snapshot, subjects(digest), Asking::Usual).await));
-    }
-    let decision = match children.iter().find(|(_, child)| child.verdict != Verdict::Allow) {
-        None => children.first().map_or(decision, |(_, child)| child.clone()),
-        Some(_) => decision,
-    };
+    let InRegistry { decision, children } =
+        gate::decide(&admission, snapshot, &place, digest, media_type.as_deref(), Asking::Usual, subjects).await;
     Checked { digest: Some(digest), decision, children }
 }
 

@@ -3,7 +3,11 @@
 use std::{io::Read, os::unix::net::UnixStream, path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{Output, complain};
-use crate::{image::sanitize, status::Status, systemd};
+use crate::{
+    image::sanitize,
+    status::{Answers, Status},
+    systemd,
+};
 
 /// Time for the daemon to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn print(status: &Status) {
-    let row = |name: &str, value: String| println!("{name:<12}{value}");
+    let row = |name: &str, value: String| println!("{name:<13}{value}");
     row("pullgate", format!("{}, up {}", status.version, duration(status.up_seconds)));
     row(
         "mode",
@@ -81,14 +85,12 @@ fn print(status: &Status) {
             Err(why) => format!("NOT REACHED at {}: {}", status.containerd, sanitize(why, 200)),
         },
     );
-    let unpack = &status.unpack;
-    row(
-        "unpack gate",
-        format!(
-            "{} allowed, {} denied, {} could not tell, {} admitted by audit; {} layers",
-            unpack.allowed, unpack.denied, unpack.inconclusive, unpack.audit_only, unpack.layers
-        ),
-    );
+    let gate = |answers: &Answers| {
+        let Answers { allowed, denied, inconclusive, audit_only, .. } = answers;
+        format!("{allowed} allowed, {denied} denied, {inconclusive} could not tell, {audit_only} admitted by audit")
+    };
+    row("resolve gate", gate(&status.resolve));
+    row("unpack gate", format!("{}; {} layers", gate(&status.unpack), status.unpack.layers));
     row(
         "evidence",
         format!("{} registry requests, {} decisions remembered", status.registry_requests, status.decisions),

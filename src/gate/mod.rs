@@ -1,13 +1,19 @@
 //! The gates: where containerd asks. The only place that knows whether this node enforces or audits.
 
+mod answer;
 mod delegation;
 mod diff;
+mod image;
 mod peer;
+mod resolve;
 mod subjects;
 mod unpack;
 mod walk;
 
+pub use answer::{Counts, leave_word};
 pub use diff::serve;
+pub use image::{InRegistry, decide};
+pub use resolve::Resolve;
 pub use subjects::fetched;
-pub use unpack::{Counts, Unpack};
+pub use unpack::Unpack;
 pub use walk::{Standing, Walk};

@@ -17,12 +17,14 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::subjects::subjects;
+use super::{
+    answer::{About, Answers, Counts, Refusal, refused},
+    subjects::subjects,
+};
 use crate::{
     activation::Activation,
     admission::Admission,
-    audit::{Facts, Journal, Record},
-    config::NodeMode,
+    audit::Journal,
     containerd::Containerd,
     decisions::Asking,
     evidence::content::{ContentStore, ImageOfLayer, Trouble},
@@ -32,32 +34,15 @@ use crate::{
     snapshot::Snapshot,
 };
 
-const GATE: &str = "unpack";
-
 /// The unpack gate.
 pub struct Unpack {
     containerd: Arc<Containerd>,
     content: Arc<ContentStore>,
     admission: Arc<Admission>,
     activation: Arc<Activation>,
-    journal: Arc<Journal>,
     passes: Cache<Pass, ()>,
-    counts: Counts,
-}
-
-/// What was answered since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Images admitted because the verdict was allow.
-    pub allowed: AtomicU64,
-    /// Images refused by policy or evidence.
-    pub denied: AtomicU64,
-    /// Images refused because pullgate could not look.
-    pub inconclusive: AtomicU64,
-    /// Images admitted though the verdict was not allow.
-    pub audit_only: AtomicU64,
-    /// Layers that passed, each time they did.
-    pub layers: AtomicU64,
+    answers: Answers,
+    layers: AtomicU64,
 }
 
 /// A layer of an image that was decided about, at its place: it passes once without another decision or entry, so that
@@ -111,7 +96,8 @@ impl Unpack {
         journal: Arc<Journal>,
     ) -> Self {
         let passes = Cache::builder().max_capacity(limits::PASSES).time_to_live(limits::PASS_LIFE).build();
-        Self { containerd, content, admission, activation, journal, passes, counts: Counts::default() }
+        let answers = Answers::new("unpack", journal);
+        Self { containerd, content, admission, activation, passes, answers, layers: AtomicU64::new(0) }
     }
 
     /// containerd, which the delegated calls go to.
@@ -131,7 +117,12 @@ impl Unpack {
 
     /// What was answered since the start.
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.answers.counts
+    }
+
+    /// Layers that passed since the start, each time they did.
+    pub fn layers(&self) -> u64 {
+        self.layers.load(Ordering::Relaxed)
     }
 
     /// Whether the layer may be applied: the namespace it goes to, or the refusal as containerd's client will see it.
@@ -141,22 +132,14 @@ impl Unpack {
     pub async fn answer(self: &Arc<Self>, apply: &ApplyRequest, namespace: Option<&str>) -> Result<String, Status> {
         let snapshot = self.activation.current().await;
         let question = self.clone().judge_and_record(snapshot.clone(), apply.clone(), namespace.map(str::to_owned));
-        match snapshot.config.mode {
-            NodeMode::Enforce => question.await,
-            // Where nothing is refused nothing waits either: what takes longer is decided and recorded behind the answer.
-            NodeMode::Audit => match timeout(limits::AUDIT_MODE_WAIT, tokio::spawn(question)).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) | Err(_) => Ok(namespace.unwrap_or("default").to_owned()),
-            },
-        }
+        let meanwhile = namespace.unwrap_or("default").to_owned();
+        Answers::in_mode(snapshot.config.mode, meanwhile, question).await.map_err(|refusal| status(&refusal))
     }
 
     /// Refuses a call that is not a question about an image, whatever the mode.
     pub async fn refuse(&self, violation: Violation) -> Status {
         let snapshot = self.activation.current().await;
-        let judged = Judged::refused(violation, None);
-        let (_, id) = self.record(&snapshot, &judged, None, true, Instant::now()).await;
-        status(&judged.decision, id.as_deref())
+        status(&self.answers.refuse(&snapshot, violation, About::nothing(Instant::now())).await)
     }
 
     async fn judge_and_record(
@@ -164,7 +147,7 @@ impl Unpack {
         snapshot: Arc<Snapshot>,
         apply: ApplyRequest,
         namespace: Option<String>,
-    ) -> Result<String, Status> {
+    ) -> Result<String, Refusal> {
         let started = Instant::now();
         let layer = match layer_of(&apply) {
             Ok(layer) => layer,
@@ -178,7 +161,7 @@ impl Unpack {
             Ok(Judgement::Decided(judged)) => judged,
             Ok(Judgement::Covered(target)) => match self.rehash(&snapshot, &target.namespace, &layer).await {
                 Ok(()) => {
-                    self.counts.layers.fetch_add(1, Ordering::Relaxed);
+                    self.layers.fetch_add(1, Ordering::Relaxed);
                     return Ok(target.namespace);
                 }
                 Err(violation) => Judged::refused(violation, Some(target)),
@@ -193,7 +176,7 @@ impl Unpack {
             && let Some(target) = judged.namespace.clone()
             && let Err(violation) = self.rehash(&snapshot, &target, &layer).await
         {
-            judged.decision = Decision { attestors: Vec::new(), ..refuse(judged.decision, violation) };
+            judged.decision = Decision { attestors: Vec::new(), ..refused(judged.decision, violation) };
         }
         self.conclude(&snapshot, judged, Some(&layer.digest), namespace, started).await
     }
@@ -206,27 +189,27 @@ impl Unpack {
         layer: &Descriptor,
         namespace: Option<&str>,
     ) -> Judgement {
-        let refused = |violation, target| Judgement::Decided(Judged::refused(violation, target));
+        let refuse = |violation, target| Judgement::Decided(Judged::refused(violation, target));
         let target = match self.target(apply, namespace).await {
             Ok(Some(target)) => target,
             Ok(None) => {
                 let found = "the mounts are not those of an image that is being unpacked".to_owned();
                 let fix = "unpack images through containerd".to_owned();
-                return refused(Violation { code: Code::NoExtractSnapshot, found, fix }, None);
+                return refuse(Violation { code: Code::NoExtractSnapshot, found, fix }, None);
             }
-            Err(status) => return refused(trouble(Trouble::from(status)), None),
+            Err(status) => return refuse(trouble(Trouble::from(status)), None),
         };
         if self.passes.remove(&pass(snapshot, &target.namespace, layer, target.chain)).is_some() {
             return Judgement::Covered(target);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
             Ok(images) => images,
-            Err(why) => return refused(trouble(why), Some(target)),
+            Err(why) => return refuse(trouble(why), Some(target)),
         };
         if images.is_empty() {
             let found = format!("no image has layer sha256:{}… at this place", &layer.digest.hex()[..12]);
             let fix = "bring the image in with its manifest".to_owned();
-            return refused(Violation { code: Code::NoImageForLayer, found, fix }, Some(target));
+            return refuse(Violation { code: Code::NoImageForLayer, found, fix }, Some(target));
         }
         let subjects = images.iter().flat_map(|image| subjects(snapshot, &image.documents)).collect();
         let decision = self.admission.decide(snapshot, subjects, Asking::Usual).await;
@@ -270,7 +253,6 @@ impl Unpack {
         }
     }
 
-    /// Enforces or only audits, and writes the entry before the answer leaves.
     async fn conclude(
         &self,
         snapshot: &Snapshot,
@@ -278,62 +260,15 @@ impl Unpack {
         layer: Option<&Digest>,
         namespace: Option<String>,
         started: Instant,
-    ) -> Result<String, Status> {
-        let audits = snapshot.config.mode == NodeMode::Audit || judged.decision.audit_only;
-        let admitted = judged.decision.verdict == Verdict::Allow || audits;
-        let (written, id) = self.record(snapshot, &judged, layer, !admitted, started).await;
-        if !admitted {
-            return Err(status(&judged.decision, id.as_deref()));
-        }
-        // A node boots without journald, and audit mode stands in nobody's way.
-        let boots = judged.decision.digest.is_some_and(|digest| snapshot.boot.contains(&digest));
-        let audits = snapshot.config.mode == NodeMode::Audit;
-        let excused = boots || audits || snapshot.config.insecure_continue_without_audit;
-        if let Err(violation) = written
-            && !excused
-        {
-            return Err(status(&refuse(judged.decision, violation), id.as_deref()));
-        }
+    ) -> Result<String, Refusal> {
+        let about = About { layer, namespace: judged.namespace.as_deref(), ..About::nothing(started) };
+        self.answers.conclude(snapshot, judged.decision, about).await?;
         let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
         for (layer, chain) in &judged.layers {
             self.passes.insert(pass(snapshot, &namespace, layer, *chain), ());
         }
-        self.counts.layers.fetch_add(1, Ordering::Relaxed);
+        self.layers.fetch_add(1, Ordering::Relaxed);
         Ok(namespace)
-    }
-
-    async fn record(
-        &self,
-        snapshot: &Snapshot,
-        judged: &Judged,
-        layer: Option<&Digest>,
-        refused: bool,
-        started: Instant,
-    ) -> (Result<(), Violation>, Option<String>) {
-        let counter = match (judged.decision.verdict, refused) {
-            (Verdict::Allow, _) => &self.counts.allowed,
-            (_, false) => &self.counts.audit_only,
-            (Verdict::Deny, true) => &self.counts.denied,
-            (Verdict::Inconclusive, true) => &self.counts.inconclusive,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let facts = Facts {
-            gate: GATE,
-            mode: snapshot.config.mode,
-            enforced: judged.decision.verdict == Verdict::Allow || refused,
-            image: None,
-            digest: None,
-            layer,
-            namespace: judged.namespace.as_deref(),
-            duration: started.elapsed(),
-        };
-        match self.journal.write(|id| Record::decision(id, &judged.decision, &facts)).await {
-            Ok(id) => (Ok(()), Some(id.to_string())),
-            Err(error) => {
-                tracing::error!("an audit entry was not written: {error}");
-                (Err(error.violation()), None)
-            }
-        }
     }
 }
 
@@ -348,15 +283,10 @@ fn pass(snapshot: &Snapshot, namespace: &str, layer: &Descriptor, chain: Digest)
     }
 }
 
-/// `decision` turned into the refusal that `violation` demands.
-fn refuse(decision: Decision, violation: Violation) -> Decision {
-    Decision { verdict: violation.code.verdict(), violations: vec![violation], audit_only: false, ..decision }
-}
-
-fn status(decision: &Decision, id: Option<&str>) -> Status {
-    match decision.verdict {
-        Verdict::Inconclusive => Status::unavailable(decision.message(id)),
-        Verdict::Deny | Verdict::Allow => Status::permission_denied(decision.message(id)),
+fn status(refusal: &Refusal) -> Status {
+    match refusal.is_inconclusive() {
+        true => Status::unavailable(refusal.message()),
+        false => Status::permission_denied(refusal.message()),
     }
 }
 

@@ -215,6 +215,16 @@ impl Manifest {
     }
 }
 
+impl Descriptor {
+    /// Reads a descriptor that stands alone.
+    ///
+    /// # Errors
+    /// When it is not JSON, has a key twice or in another case, or lacks what every descriptor has.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        Ok(descriptor(&Object::read(bytes, &DESCRIPTOR_KEYS)?)?)
+    }
+}
+
 fn descriptor(object: &Object<'_>) -> Result<Descriptor, String> {
     let media_type: String = object.required("mediaType")?;
     if !is_media_type(&media_type) {

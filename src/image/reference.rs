@@ -137,6 +137,14 @@ impl Repository {
         }
         Ok(Self { host, path: path.to_owned() })
     }
+
+    /// Docker Hub keeps its official images under library/, also when the host was written.
+    fn in_library(self) -> Self {
+        match self.host.0 == DOCKER_HUB && !self.path.contains('/') {
+            true => Self { path: format!("library/{}", self.path), ..self },
+            false => self,
+        }
+    }
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` of the distribution specification.
@@ -180,46 +188,57 @@ impl<'de> Deserialize<'de> for Repository {
     }
 }
 
+impl Reference {
+    /// Reads a name as containerd does when it fetches: what stands before the first slash is the registry's host, whatever
+    /// it looks like.
+    ///
+    /// # Errors
+    /// When it has no host, or is not a name that pullgate knows.
+    pub fn as_fetched(text: &str) -> Result<Self, BadReference> {
+        let (rest, tag, digest) = split(text)?;
+        let repository: Repository = rest.parse()?;
+        Ok(Self { repository: repository.in_library(), tag, digest })
+    }
+}
+
 impl FromStr for Reference {
     type Err = BadReference;
 
     /// Reads a name as a person writes it: `busybox` is `docker.io/library/busybox`, as everywhere else.
     fn from_str(text: &str) -> Result<Self, BadReference> {
-        if text.is_empty() || text.len() > limits::REFERENCE_CHARS {
-            return Err(BadReference("empty, or too long for the name of an image"));
-        }
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (
-                rest,
-                Some(digest.parse().map_err(|_| BadReference("the digest is not sha256:<64 hexadecimal digits>"))?),
-            ),
-            None => (text, None),
-        };
-        let (rest, tag) = match rest.rsplit_once(':') {
-            Some((rest, tag)) if !tag.contains('/') && !tag.contains(']') => (rest, Some(tag)),
-            _ => (rest, None),
-        };
-        // `localhost:5000` alone would read as a repository with a tag, which is what everybody else does too.
-        let tag = match tag {
-            Some(tag) if is_tag(tag) => Some(tag.to_owned()),
-            Some(_) => return Err(BadReference("not a tag (letters, digits, '_', '.', '-', at most 128)")),
-            None => None,
-        };
+        let (rest, tag, digest) = split(text)?;
         let repository = match rest.split_once('/') {
             Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => {
                 Repository::new(host.parse()?, path)?
             }
-            Some(_) => Repository::new(Host(DOCKER_HUB.to_owned()), rest)?,
-            None => Repository::new(Host(DOCKER_HUB.to_owned()), &format!("library/{rest}"))?,
+            _ => Repository::new(Host(DOCKER_HUB.to_owned()), rest)?,
         };
-        // Docker Hub keeps its official images under library/, also when the host was written.
-        let repository = if repository.host.0 == DOCKER_HUB && !repository.path.contains('/') {
-            Repository { path: format!("library/{}", repository.path), ..repository }
-        } else {
-            repository
-        };
-        Ok(Self { repository, tag, digest })
+        Ok(Self { repository: repository.in_library(), tag, digest })
     }
+}
+
+/// A name without its tag and digest, and these.
+fn split(text: &str) -> Result<(&str, Option<String>, Option<super::Digest>), BadReference> {
+    if text.is_empty() || text.len() > limits::REFERENCE_CHARS {
+        return Err(BadReference("empty, or too long for the name of an image"));
+    }
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => {
+            (rest, Some(digest.parse().map_err(|_| BadReference("the digest is not sha256:<64 hexadecimal digits>"))?))
+        }
+        None => (text, None),
+    };
+    let (rest, tag) = match rest.rsplit_once(':') {
+        Some((rest, tag)) if !tag.contains('/') && !tag.contains(']') => (rest, Some(tag)),
+        _ => (rest, None),
+    };
+    // `localhost:5000` alone would read as a repository with a tag, which is what everybody else does too.
+    let tag = match tag {
+        Some(tag) if is_tag(tag) => Some(tag.to_owned()),
+        Some(_) => return Err(BadReference("not a tag (letters, digits, '_', '.', '-', at most 128)")),
+        None => None,
+    };
+    Ok((rest, tag, digest))
 }
 
 fn is_tag(tag: &str) -> bool {

@@ -144,9 +144,15 @@ codes! {
     UntrustedPeer = 407 "untrusted-peer"
         "the caller is not the containerd of `address` in config.toml"
         "compare the addresses",
+    DaemonUnreachable = 408 "daemon-unreachable"
+        "the verifier found no daemon, or got no answer in 8 seconds"
+        "`systemctl start pullgate-gates.socket pullgate.service`",
     ClockNotSet = 409 "clock-not-set"
         "the clock shows a time before pullgate was built, and no later one was ever seen"
         "set the clock",
+    MalformedRequest = 410 "malformed-request"
+        "containerd asks in a way that pullgate does not know"
+        "update pullgate, or look at who asks",
 }
 
 impl fmt::Display for Code {
@@ -212,7 +218,9 @@ impl Code {
             | Self::NoExtractSnapshot
             | Self::DelegationLoop
             | Self::UntrustedPeer
-            | Self::ClockNotSet => false,
+            | Self::DaemonUnreachable
+            | Self::ClockNotSet
+            | Self::MalformedRequest => false,
         }
     }
 
@@ -224,7 +232,9 @@ impl Code {
     /// The verdict that this reason alone leads to.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::ContainerdUnreachable | Self::AuditUnavailable | Self::ClockNotSet => Verdict::Inconclusive,
+            Self::ContainerdUnreachable | Self::AuditUnavailable | Self::DaemonUnreachable | Self::ClockNotSet => {
+                Verdict::Inconclusive
+            }
             code if (300..400).contains(&(code as u16)) => Verdict::Inconclusive,
             _ => Verdict::Deny,
         }

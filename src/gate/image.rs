@@ -1,0 +1,157 @@
+//! An image that is still in its registry: an index or a manifest, of which nothing is on the node yet.
+
+use std::sync::Arc;
+
+use crate::{
+    admission::Admission,
+    decisions::Asking,
+    evidence::Place,
+    image::{Digest, Document, NodePlatform, media_type},
+    limits,
+    policy::{
+        decision::{Code, Decision, Verdict, Violation},
+        evaluate::{Subject, gap_violation},
+    },
+    snapshot::Snapshot,
+};
+
+/// What was decided about an image, and about the children that had to be asked.
+#[derive(Debug)]
+pub struct InRegistry {
+    /// The decision about the image.
+    pub decision: Decision,
+    /// Where an index is not admitted itself: its children that this node could choose.
+    pub children: Vec<(Digest, Decision)>,
+}
+
+/// Decides about the index or manifest `digest` at `place`, each document of it under the names that `subjects` says.
+///
+/// An index that is not admitted itself is admitted if every child is that one of containerd's platform matchers could
+/// choose on this node; it is fetched for that. `media_type` is what the descriptor says, where there is one.
+pub async fn decide(
+    admission: &Arc<Admission>,
+    snapshot: &Arc<Snapshot>,
+    place: &Place,
+    digest: Digest,
+    media_type: Option<&str>,
+    asking: Asking,
+    subjects: impl Fn(Digest) -> Vec<Subject>,
+) -> InRegistry {
+    let decision = admission.decide(snapshot, subjects(digest), asking).await;
+    let alone = |decision| InRegistry { decision, children: Vec::new() };
+    let may_be_index = media_type.is_none_or(media_type::is_index);
+    if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(snapshot, &decision) {
+        return alone(decision);
+    }
+    let choices = match choices(snapshot, place, &digest, media_type).await {
+        Ok(Some(choices)) => choices,
+        Ok(None) => return alone(decision),
+        // Whose rule it is, and whether that only audits, stays as it is.
+        Err(why) => return alone(Decision { verdict: why.code.verdict(), violations: vec![why], ..decision }),
+    };
+    let mut children = Vec::new();
+    for child in choices {
+        children.push((child, admission.decide(snapshot, subjects(child), asking).await));
+    }
+    InRegistry { decision: of_children(decision, &children), children }
+}
+
+/// A rule that settles it by the name settles it for the children as well, unless their digests are listed.
+fn children_could_differ(snapshot: &Snapshot, decision: &Decision) -> bool {
+    let by_name = matches!(decision.code(), Some(Code::NoMatchingRule | Code::DeniedByRule | Code::NameNotProven));
+    let exempt = snapshot.policy.iter().flat_map(|policy| &policy.exempt);
+    !by_name || !snapshot.boot.is_empty() || exempt.into_iter().any(|exempt| !exempt.digests.is_empty())
+}
+
+/// The children of an index that this node could choose; none where it is a manifest.
+async fn choices(
+    snapshot: &Snapshot,
+    place: &Place,
+    digest: &Digest,
+    media_type: Option<&str>,
+) -> Result<Option<Vec<Digest>>, Violation> {
+    let at = || format!("{}@{digest}", place.repository);
+    let malformed = |why: String| Violation {
+        code: Code::MalformedImage,
+        found: format!("{}: {why}", at()),
+        fix: "build the image again with a current tool".to_owned(),
+    };
+    let (bytes, stated) = match snapshot.registry.manifest(place, digest).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let found = format!("{} is not in the registry", at());
+            return Err(Violation { code: Code::NoSuchImage, found, fix: "push it".to_owned() });
+        }
+        Err(gap) => return Err(gap_violation(&gap)),
+    };
+    let document = Document::parse(&bytes, media_type.unwrap_or(&stated)).map_err(|why| malformed(why.0))?;
+    let Document::Index(index) = document else { return Ok(None) };
+    let mut choices: Vec<Digest> = Vec::new();
+    for child in NodePlatform::here().choices(&index) {
+        if media_type::is_index(&child.descriptor.media_type) {
+            return Err(malformed("an index in an index".to_owned()));
+        }
+        if !choices.contains(&child.descriptor.digest) {
+            choices.push(child.descriptor.digest);
+        }
+    }
+    match choices.len() {
+        0..=limits::INDEX_CHOICES => Ok(Some(choices)),
+        many => Err(malformed(format!("{many} children for this node, more than {}", limits::INDEX_CHOICES))),
+    }
+}
+
+/// What the decisions about the children make of the one about their index.
+fn of_children(index: Decision, children: &[(Digest, Decision)]) -> Decision {
+    let first = |verdict| children.iter().find(|(_, child)| child.verdict == verdict);
+    match (first(Verdict::Deny), first(Verdict::Inconclusive), first(Verdict::Allow)) {
+        (None, None, Some((_, child))) => child.clone(),
+        (None, Some((_, child)), _) if index.verdict == Verdict::Deny => child.clone(),
+        (Some((digest, child)), _, _) => {
+            let about_child = child.violations.first().map(|violation| Violation {
+                found: format!("its child {digest}: {}", violation.found),
+                ..violation.clone()
+            });
+            Decision { violations: index.violations.into_iter().chain(about_child).collect(), ..index }
+        }
+        _ => index,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(verdict: Verdict, code: Option<Code>) -> Decision {
+        let violation = code.map(|code| Violation { code, found: "found".into(), fix: String::new() });
+        Decision { verdict, violations: violation.into_iter().collect(), ..Decision::default() }
+    }
+
+    #[test]
+    fn an_index_is_what_all_its_children_are() {
+        let allow = || decision(Verdict::Allow, None);
+        let deny = || decision(Verdict::Deny, Some(Code::UntrustedAttestor));
+        let retry = || decision(Verdict::Inconclusive, Some(Code::RegistryUnreachable));
+        let index = || decision(Verdict::Deny, Some(Code::Unsigned));
+        let of = |index, children: Vec<Decision>| {
+            let children: Vec<_> = children.into_iter().map(|child| (Digest::of(b"child"), child)).collect();
+            of_children(index, &children)
+        };
+        for (children, verdict, code) in [
+            (vec![], Verdict::Deny, Some(Code::Unsigned)),
+            (vec![allow()], Verdict::Allow, None),
+            (vec![allow(), allow()], Verdict::Allow, None),
+            (vec![allow(), deny()], Verdict::Deny, Some(Code::Unsigned)),
+            (vec![retry(), deny()], Verdict::Deny, Some(Code::Unsigned)),
+            (vec![allow(), retry()], Verdict::Inconclusive, Some(Code::RegistryUnreachable)),
+        ] {
+            let decided = of(index(), children.clone());
+            assert_eq!((decided.verdict, decided.code()), (verdict, code), "{children:?}");
+        }
+        assert_eq!(of(retry(), vec![]).verdict, Verdict::Inconclusive);
+        assert_eq!(of(retry(), vec![allow()]).verdict, Verdict::Allow);
+        assert_eq!(of(retry(), vec![deny()]).verdict, Verdict::Inconclusive);
+        let codes: Vec<_> = of(index(), vec![deny()]).violations.iter().map(|violation| violation.code).collect();
+        assert_eq!(codes, [Code::Unsigned, Code::UntrustedAttestor]);
+    }
+}

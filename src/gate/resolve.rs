@@ -1,0 +1,189 @@
+//! The resolve gate: containerd has resolved a name and is about to fetch what it stands for.
+//!
+//! containerd starts a verifier, which passes on what it was given (`src/bin/pullgate-verifier.rs`). This gate alone knows
+//! the name as it was asked for, with the registry's port, and refuses before anything is downloaded.
+
+mod question;
+
+use std::{io, os::unix::net::UnixListener, sync::Arc, time::Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::Semaphore,
+    time::timeout,
+};
+
+use self::question::Question;
+use super::{
+    answer::{About, Answers, Counts, Refusal},
+    image,
+    peer::Program,
+};
+use crate::{
+    activation::Activation,
+    admission::Admission,
+    audit::Journal,
+    containerd::Containerd,
+    decisions::Asking,
+    evidence::Place,
+    image::sanitize,
+    limits,
+    policy::{
+        decision::{Code, Decision, Violation},
+        evaluate::{Origin, Subject},
+    },
+    snapshot::Snapshot,
+};
+
+/// The resolve gate.
+pub struct Resolve {
+    containerd: Arc<Containerd>,
+    admission: Arc<Admission>,
+    activation: Arc<Activation>,
+    answers: Answers,
+}
+
+impl Resolve {
+    /// The gate in front of `containerd`.
+    pub fn new(
+        containerd: Arc<Containerd>,
+        admission: Arc<Admission>,
+        activation: Arc<Activation>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        Self { containerd, admission, activation, answers: Answers::new("resolve", journal) }
+    }
+
+    /// What was answered since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.answers.counts
+    }
+
+    /// Serves `listener` until `stop` is done, then lets the questions at hand end.
+    ///
+    /// # Errors
+    /// When the socket cannot be served.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let turns = Arc::new(Semaphore::new(limits::PARALLEL_QUESTIONS));
+        tokio::pin!(stop);
+        loop {
+            let accept = async {
+                // Never closed.
+                let turn = turns.clone().acquire_owned().await.map_err(io::Error::other)?;
+                Ok::<_, io::Error>((turn, listener.accept().await?.0))
+            };
+            tokio::select! {
+                accepted = accept => match accepted {
+                    Ok((turn, stream)) => {
+                        let gate = self.clone();
+                        tokio::spawn(async move {
+                            gate.attend(stream).await;
+                            drop(turn);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!("a connection to the resolve gate failed: {error}");
+                        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                    }
+                },
+                () = &mut stop => break,
+            }
+        }
+        let all = u32::try_from(limits::PARALLEL_QUESTIONS).unwrap_or(u32::MAX);
+        turns.acquire_many(all).await.map(drop).map_err(io::Error::other)
+    }
+
+    /// One question, one answer.
+    async fn attend(self: Arc<Self>, mut stream: UnixStream) {
+        let since = Instant::now();
+        let program = Program::of(&stream);
+        let mut bytes = Vec::new();
+        let mut bounded = (&mut stream).take(limits::QUESTION_BYTES + 1);
+        let received = match timeout(limits::VERIFIER_PATIENCE, bounded.read_to_end(&mut bytes)).await {
+            Ok(Ok(_)) => Ok(bytes),
+            Ok(Err(error)) => Err(format!("the question did not arrive: {error}")),
+            Err(_) => Err("the question did not arrive in time".to_owned()),
+        };
+        let line = match self.answer(program, received, since).await {
+            Ok(Some(id)) => format!("ALLOW {id}\n"),
+            Ok(None) => "ALLOW\n".to_owned(),
+            Err(refusal) => format!("{}\n", refusal.message()),
+        };
+        // A verifier that went away or does not read has itself to blame.
+        let _ = timeout(limits::VERIFIER_PATIENCE, stream.write_all(line.as_bytes())).await;
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        program: Program,
+        received: Result<Vec<u8>, String>,
+        since: Instant,
+    ) -> Result<Option<String>, Refusal> {
+        let snapshot = self.activation.current().await;
+        if let Some(violation) = self.stranger(&program).await {
+            return Err(self.answers.refuse(&snapshot, violation, About::nothing(since)).await);
+        }
+        let question = self.clone().judge_and_record(snapshot.clone(), received, since);
+        Answers::in_mode(snapshot.config.mode, None, question).await
+    }
+
+    /// Why whoever asks is not to be answered, whatever the mode.
+    async fn stranger(&self, program: &Program) -> Option<Violation> {
+        match program.is_containerds(&self.containerd).await {
+            Ok(true) => None,
+            Ok(false) => Some(Violation {
+                code: Code::UntrustedPeer,
+                found: format!(
+                    "the caller ({program}) was not started by the containerd that pullgate is configured with"
+                ),
+                fix: "compare `address` in config.toml with containerd's".to_owned(),
+            }),
+            Err(error) => Some(Violation {
+                code: Code::ContainerdUnreachable,
+                found: format!("containerd's socket could not be reached: {error}"),
+                fix: String::new(),
+            }),
+        }
+    }
+
+    async fn judge_and_record(
+        self: Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        received: Result<Vec<u8>, String>,
+        since: Instant,
+    ) -> Result<Option<String>, Refusal> {
+        let question = received.and_then(|bytes| Question::read(&bytes));
+        let question = match question {
+            Ok(question) => Arc::new(question),
+            Err(found) => {
+                let fix = "update pullgate, or look at who asks".to_owned();
+                let decision = Decision::refused(Violation { code: Code::MalformedRequest, found, fix });
+                return self.answers.conclude(&snapshot, decision, About::nothing(since)).await;
+            }
+        };
+        let deciding = decide(self.admission.clone(), snapshot.clone(), question.clone());
+        // What takes too long goes on behind the answer, so that the next try finds it decided.
+        let deciding = tokio::spawn(timeout(limits::DECISION_DEADLINE, deciding));
+        let left = limits::RESOLVE_DEADLINE.saturating_sub(since.elapsed());
+        let decision = match timeout(left, deciding).await {
+            Ok(Ok(Ok(decision))) => decision,
+            _ => {
+                let found = format!("no decision in {} s", limits::RESOLVE_DEADLINE.as_secs());
+                Decision::refused(Violation { code: Code::DeadlineExceeded, found, fix: String::new() })
+            }
+        };
+        let image = sanitize(&question.name, limits::REFERENCE_CHARS);
+        let about = About { image: Some(&image), digest: Some(&question.digest), ..About::nothing(since) };
+        self.answers.conclude(&snapshot, decision, about).await
+    }
+}
+
+/// Decides about the image that containerd will fetch, which proves its name.
+async fn decide(admission: Arc<Admission>, snapshot: Arc<Snapshot>, question: Arc<Question>) -> Decision {
+    let Question { repository, digest, media_type, .. } = &*question;
+    let place = Place { repository: repository.clone(), proven: true };
+    let subjects = |digest| vec![Subject { digest, name: Some(repository.clone()), origin: Origin::Fetched }];
+    image::decide(&admission, &snapshot, &place, *digest, Some(media_type), Asking::Anew, subjects).await.decision
+}
