@@ -14,6 +14,7 @@ use std::{
     os::unix::{
         ffi::OsStrExt,
         net::{UnixDatagram, UnixStream},
+        process::parent_id,
     },
     path::{Path, PathBuf},
     process::ExitCode,
@@ -182,11 +183,15 @@ fn log(journal: &Path, trouble: &Trouble, message: &str, audits: bool, arguments
         let at = arguments.iter().position(|argument| argument == flag)?;
         Some(word(arguments.get(at + 1)?.as_bytes()))
     };
+    // This process may have ended before journald looks it up; containerd, which started it, has not: that finds the unit
+    // (systemd.journal-fields(7)).
+    let containerd = parent_id().to_string();
     let fields = [
         ("MESSAGE", Some(message.to_owned())),
         ("MESSAGE_ID", Some(MESSAGE_ID.to_owned())),
         ("PRIORITY", Some("3".to_owned())),
         ("SYSLOG_IDENTIFIER", Some("pullgate-verifier".to_owned())),
+        ("OBJECT_PID", Some(containerd)),
         ("PULLGATE_GATE", Some("resolve".to_owned())),
         ("PULLGATE_VERDICT", Some(trouble.verdict.1.to_owned())),
         ("PULLGATE_CODE", Some(trouble.code.to_owned())),

@@ -6,6 +6,8 @@ use super::{Result, machine::Node, root::Suite};
 
 pub const DIFF_SOCKET: &str = "/run/pullgate/diff.sock";
 pub const TRANSFER_SOCKET: &str = "/run/pullgate/transfer.sock";
+/// Where the package puts the image verifier.
+pub const VERIFIERS: &str = "/usr/libexec/pullgate/verifiers";
 
 impl Node {
     /// containerd's socket as the host reaches it.
@@ -37,7 +39,7 @@ impl Node {
         self.wait_for_containerd()
     }
 
-    /// Puts pullgate's sockets in front of every way to unpack, and restarts containerd.
+    /// Puts pullgate in front of every way to unpack, and of fetching where containerd asks before it,, and restarts containerd.
     ///
     /// # Errors
     /// As [`Node::restart_containerd`].
@@ -50,7 +52,24 @@ impl Node {
     /// # Errors
     /// As [`Node::restart_containerd`].
     pub fn connect_gates_with(&self, more: &str) -> Result<()> {
-        self.configure_containerd(&format!("{PROXIES}{}{more}", gates("[\"pullgate\", \"walking\"]")))
+        let gates = gates("[\"pullgate\", \"walking\"]");
+        self.configure_containerd(&format!("{PROXIES}{}{gates}{more}", self.verifier()))
+    }
+
+    /// Connects the resolve gate, and no other: a node where only the verifier is asked.
+    ///
+    /// # Errors
+    /// As [`Node::restart_containerd`].
+    pub fn connect_verifier_alone(&self) -> Result<()> {
+        self.configure_containerd(self.verifier())
+    }
+
+    /// The section of the image verifier, where containerd has one.
+    fn verifier(&self) -> &'static str {
+        match self.suite {
+            Suite::Trixie => "",
+            Suite::Forky => VERIFIER,
+        }
     }
 
     /// The misconfiguration that asks the delegating socket from the diff service as well.
@@ -111,6 +130,11 @@ const PROXIES: &str = r#"
 [proxy_plugins.pullgate-transfer]
   type = "diff"
   address = "/run/pullgate/transfer.sock"
+"#;
+
+const VERIFIER: &str = r#"
+[plugins."io.containerd.image-verifier.v1.bindir"]
+  bin_dir = "/usr/libexec/pullgate/verifiers"
 "#;
 
 fn gates(differs: &str) -> String {

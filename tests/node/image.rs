@@ -140,8 +140,18 @@ impl Index {
             child
         };
         let children = [child(&native, architecture()), child(&foreign, other)];
-        let bytes = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": children });
-        Self { bytes: bytes.to_string().into_bytes(), children: vec![native, foreign] }
+        Self { children: vec![native, foreign], ..Self::listing(&children) }
+    }
+
+    /// An index of these descriptors, whatever they are.
+    pub fn listing(descriptors: &[Value]) -> Self {
+        let bytes = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors });
+        Self { bytes: bytes.to_string().into_bytes(), children: Vec::new() }
+    }
+
+    /// The descriptor of the index.
+    pub fn descriptor(&self) -> Value {
+        descriptor(INDEX, &self.bytes)
     }
 
     pub fn digest(&self) -> String {

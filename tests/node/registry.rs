@@ -74,6 +74,19 @@ impl Node {
         })
     }
 
+    /// Starts another registry with the same content on `port`.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn start_registry_on(&self, port: u16) -> Result<()> {
+        let (file, unit) = (format!("/etc/registry-{port}.yml"), format!("--unit={UNIT}-{port}"));
+        self.write(&file, CONFIG.replace(":5000", &format!(":{port}")))?;
+        self.run(&["systemd-run", "--quiet", "--collect", &unit, "docker-registry", "serve", &file])?.ok()?;
+        self.wait_until("the other registry answers", || {
+            Ok(self.run(&["curl", "-sf", &format!("http://127.0.0.1:{port}/v2/")])?.success())
+        })
+    }
+
     /// Stops the registry. What it holds stays.
     ///
     /// # Errors
@@ -136,10 +149,26 @@ impl Node {
             let hex = digest.trim_start_matches("sha256:");
             self.write(&format!("{links}/_layers/sha256/{hex}/link"), &digest)?;
         }
-        let hex = image.digest().replace("sha256:", "");
-        self.write(&format!("{links}/_manifests/revisions/sha256/{hex}/link"), image.digest())?;
-        let name = in_registry(&format!("{repository}@{}", image.digest()));
+        let name = self.plant_manifest(repository, &image.manifest)?;
         Ok(Published { name, image: image.clone(), index: None })
+    }
+
+    /// As [`Node::plant`], for an index with any children at all; `native` is what this node runs of it.
+    ///
+    /// # Errors
+    /// As [`Node::plant`].
+    pub fn plant_index(&self, repository: &str, index: Index, native: Image) -> Result<Published> {
+        let name = self.plant_manifest(repository, &index.bytes)?;
+        Ok(Published { name, image: native, index: Some(index) })
+    }
+
+    /// Returns the name of what it planted.
+    fn plant_manifest(&self, repository: &str, bytes: &[u8]) -> Result<String> {
+        let digest = digest(bytes);
+        self.write(&blob_file(&digest)?, bytes)?;
+        let hex = digest.trim_start_matches("sha256:");
+        self.write(&format!("{STORAGE}/repositories/{repository}/_manifests/revisions/sha256/{hex}/link"), &digest)?;
+        Ok(in_registry(&format!("{repository}@{digest}")))
     }
 
     /// The digest that the registry has for `path:tag`.

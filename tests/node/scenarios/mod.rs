@@ -15,6 +15,7 @@ mod names;
 mod package;
 mod registry;
 mod remembered;
+mod resolve;
 mod service;
 mod settings;
 mod store;
@@ -29,12 +30,23 @@ const fn on_every_node(name: &'static str, run: fn(Suite) -> Result<()>) -> Scen
     Scenario { name, suites: &Suite::ALL, run }
 }
 
+/// For where containerd asks an image verifier: from 2.0 on.
+const fn with_verifier(name: &'static str, run: fn(Suite) -> Result<()>) -> Scenario {
+    Scenario { name, suites: &[Suite::Forky], run }
+}
+
 /// Every scenario. Those that take longest come first, so that none is left alone at the end.
 pub const ALL: &[Scenario] = &[
     on_every_node("large::a-large-layer-is-hashed-and-admitted", large::admitted),
     on_every_node("large::daemon-killed-while-a-layer-is-applied", large::daemon_killed),
     on_every_node("load::many-pulls-of-many-layers-at-once", load::many_pulls),
     on_every_node("service::a-hundred-crashes-then-a-good-start", service::crashes),
+    with_verifier("resolve::without-a-daemon-that-answers", resolve::without_a_daemon),
+    with_verifier("resolve::an-unsigned-index-is-all-its-children", resolve::indexes),
+    with_verifier("resolve::however-a-registry-is-written", resolve::spellings),
+    with_verifier("resolve::refused-before-anything-is-fetched", resolve::refused_before_fetching),
+    with_verifier("resolve::signed-after-a-denial", resolve::signed_after_a_denial),
+    with_verifier("resolve::nobody-but-containerds-verifier-may-ask", resolve::strangers),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),

@@ -5,7 +5,7 @@ use crate::node::{Image, Node, Path, Result, Suite, product, registry::Published
 
 const BY_NAME: &str = r#"[[rule]]
 name = "open"
-images = ["127.0.0.1/open/**"]
+images = ["127.0.0.1:5000/open/**"]
 require = "insecure-accept-anything"
 "#;
 

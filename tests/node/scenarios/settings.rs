@@ -107,10 +107,9 @@ pub fn audit_mode(suite: Suite) -> Result<()> {
     stage.goes_on("enforcement again")
 }
 
-/// containerd keeps no port with the name under which it fetched something.
 const AUDITED: &str = r#"[[rule]]
 name = "audited"
-images = ["127.0.0.1/audited/**"]
+images = ["127.0.0.1:5000/audited/**"]
 require = "deny"
 mode = "audit"
 "#;
