@@ -3,15 +3,17 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
-use std::{collections::BTreeMap, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
-use super::kept::{Index, Kept};
+use super::{
+    hashed::{Bad, Hashed},
+    kept::{Index, Kept},
+};
 use crate::{
     containerd::{Blob, Containerd},
     image::{Config, Descriptor, Digest, Document, Manifest, Reference, Repository, chain_ids, media_type},
@@ -26,8 +28,6 @@ const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontai
 const POSITIONS: usize = 128;
 /// Bytes of parsed documents that are kept.
 const DOCUMENT_CACHE_BYTES: u64 = 4 << 20;
-/// Layers whose hash is remembered.
-const HASHED_LAYERS: u64 = 4096;
 
 /// An image that has the layer where it is being unpacked.
 #[derive(Clone, Debug)]
@@ -127,17 +127,7 @@ pub struct ContentStore {
     containerd: Arc<Containerd>,
     kept: Kept,
     parsed: Cache<Digest, Parsed>,
-    hashed: Cache<(Digest, FileIdentity), ()>,
-    hashing: Arc<Semaphore>,
-}
-
-/// Which file was hashed. The store replaces files, it never writes to one that is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
+    hashed: Hashed,
 }
 
 impl ContentStore {
@@ -150,8 +140,7 @@ impl ContentStore {
                 .max_capacity(DOCUMENT_CACHE_BYTES)
                 .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
                 .build(),
-            hashed: Cache::new(HASHED_LAYERS),
-            hashing: Arc::new(Semaphore::new(limits::PARALLEL_HASHES)),
+            hashed: Hashed::default(),
         }
     }
 
@@ -378,33 +367,32 @@ impl ContentStore {
     /// # Errors
     /// When its bytes are not those of its digest, or cannot be read.
     pub async fn rehash(&self, namespace: &str, digest: &Digest) -> Result<(), Trouble> {
-        let root = self.containerd.plugins().await?.content_root;
-        let path = root.map(|root| root.join("blobs/sha256").join(digest.hex()));
-        let file = match path {
-            Some(path) => tokio::task::spawn_blocking(move || open(&path)).await.ok().flatten(),
-            None => None,
+        let in_file = match self.file(digest).await? {
+            Some(path) => self.hashed.check(path, *digest).await,
+            None => Err(Bad::Absent),
         };
-        let actual = match file {
-            Some((_, identity)) if self.hashed.contains_key(&(*digest, identity)) => return Ok(()),
-            Some((file, identity)) => {
-                let permit = self.hashing.clone().acquire_owned().await;
-                let actual = tokio::task::spawn_blocking(move || {
-                    let _permit = permit;
-                    hash(file)
-                });
-                let actual = actual.await.map_err(|e| Trouble::Unreachable(e.to_string()))?;
-                let actual = actual.map_err(|e| Trouble::Unreachable(format!("content store: {e}")))?;
-                if actual == *digest {
-                    self.hashed.insert((*digest, identity), ());
-                }
-                actual
-            }
-            None => self.hash_through_containerd(namespace, digest).await?,
-        };
-        match actual == *digest {
-            true => Ok(()),
-            false => Err(Trouble::WrongBytes(*digest)),
+        match in_file {
+            Ok(()) => Ok(()),
+            Err(Bad::OtherBytes) => Err(Trouble::WrongBytes(*digest)),
+            Err(Bad::Unreadable(why)) => Err(Trouble::Unreachable(format!("content store: {why}"))),
+            Err(Bad::Absent) => match self.hash_through_containerd(namespace, digest).await? == *digest {
+                true => Ok(()),
+                false => Err(Trouble::WrongBytes(*digest)),
+            },
         }
+    }
+
+    /// Hashes the layer `digest` before it is asked about, if it is there already. Says nothing: [`Self::rehash`] does.
+    pub async fn rehash_ahead(&self, digest: &Digest) {
+        if let Ok(Some(path)) = self.file(digest).await {
+            let _ = self.hashed.check(path, *digest).await;
+        }
+    }
+
+    /// Where the store keeps a blob, if it says where it keeps its files.
+    async fn file(&self, digest: &Digest) -> Result<Option<PathBuf>, Trouble> {
+        let root = self.containerd.plugins().await?.content_root;
+        Ok(root.map(|root| root.join("blobs/sha256").join(digest.hex())))
     }
 
     async fn hash_through_containerd(&self, namespace: &str, digest: &Digest) -> Result<Digest, Trouble> {
@@ -416,24 +404,6 @@ impl ContentStore {
         match self.containerd.stream(namespace, digest, &mut update).await? {
             true => Ok(Digest::from_bytes(hasher.finalize().into())),
             false => Err(Trouble::Missing(*digest)),
-        }
-    }
-}
-
-fn open(path: &Path) -> Option<(File, FileIdentity)> {
-    let file = File::open(path).ok()?;
-    let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    let modified = (meta.mtime(), meta.mtime_nsec());
-    Some((file, FileIdentity { device: meta.dev(), inode: meta.ino(), size: meta.len(), modified }))
-}
-
-fn hash(mut file: File) -> std::io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            n => hasher.update(&buffer[..n]),
         }
     }
 }

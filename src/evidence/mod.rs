@@ -2,6 +2,7 @@
 //! from whoever can write to a registry, and count only after [`crate::verify`].
 
 pub mod content;
+mod hashed;
 pub mod kept;
 pub mod registry;
 

@@ -40,7 +40,8 @@ pub struct Unpack {
     content: Arc<ContentStore>,
     admission: Arc<Admission>,
     activation: Arc<Activation>,
-    passes: Cache<Pass, ()>,
+    /// Each with the layer that comes after it.
+    passes: Cache<Pass, Option<Digest>>,
     answers: Answers,
     layers: AtomicU64,
 }
@@ -66,8 +67,8 @@ struct Target {
 /// What the gate knows once it has looked.
 #[allow(clippy::large_enum_variant, reason = "one for each request, and short-lived")]
 enum Judgement {
-    /// A decision that was made and recorded covers this layer.
-    Covered(Target),
+    /// A decision that was made and recorded covers this layer; the digest is that of the next one.
+    Covered(Target, Option<Digest>),
     /// A decision was made.
     Decided(Judged),
 }
@@ -76,13 +77,15 @@ enum Judgement {
 struct Judged {
     decision: Decision,
     namespace: Option<String>,
+    /// Every layer of the image, with the chain id that it completes.
     layers: Vec<(Descriptor, Digest)>,
+    chain: Option<Digest>,
 }
 
 impl Judged {
     fn refused(violation: Violation, target: Option<Target>) -> Self {
-        let namespace = target.map(|target| target.namespace);
-        Self { decision: Decision::refused(violation), namespace, layers: Vec::new() }
+        let (namespace, chain) = target.map(|target| (target.namespace, target.chain)).unzip();
+        Self { decision: Decision::refused(violation), namespace, layers: Vec::new(), chain }
     }
 }
 
@@ -159,9 +162,10 @@ impl Unpack {
         let judging = self.judge(&snapshot, &apply, &layer, namespace.as_deref());
         let mut judged = match timeout(limits::DECISION_DEADLINE, judging).await {
             Ok(Judgement::Decided(judged)) => judged,
-            Ok(Judgement::Covered(target)) => match self.rehash(&snapshot, &target.namespace, &layer).await {
+            Ok(Judgement::Covered(target, next)) => match self.rehash(&snapshot, &target.namespace, &layer).await {
                 Ok(()) => {
                     self.layers.fetch_add(1, Ordering::Relaxed);
+                    self.look_ahead(&snapshot, next);
                     return Ok(target.namespace);
                 }
                 Err(violation) => Judged::refused(violation, Some(target)),
@@ -199,8 +203,8 @@ impl Unpack {
             }
             Err(status) => return refuse(trouble(Trouble::from(status)), None),
         };
-        if self.passes.remove(&pass(snapshot, &target.namespace, layer, target.chain)).is_some() {
-            return Judgement::Covered(target);
+        if let Some(next) = self.passes.remove(&pass(snapshot, &target.namespace, layer, target.chain)) {
+            return Judgement::Covered(target, next);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
             Ok(images) => images,
@@ -219,9 +223,8 @@ impl Unpack {
         if let (Verdict::Allow, Some(image), Some(admitted)) = (decision.verdict, &decided, &decision.digest) {
             self.content.keep(&target.namespace, image, admitted).await;
         }
-        let mut layers = decided.map(|image| image.layers).unwrap_or_default();
-        layers.retain(|(_, chain)| *chain != target.chain);
-        Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers })
+        let layers = decided.map(|image| image.layers).unwrap_or_default();
+        Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers, chain: Some(target.chain) })
     }
 
     /// The snapshot whose mounts these are. This also finds the namespace, which not every containerd passes on.
@@ -253,6 +256,14 @@ impl Unpack {
         }
     }
 
+    /// Hashes the next layer while containerd applies this one: it has come already, or it is hashed when its turn comes.
+    fn look_ahead(&self, snapshot: &Snapshot, next: Option<Digest>) {
+        if let Some(next) = next.filter(|_| !snapshot.config.insecure_skip_layer_rehash) {
+            let content = self.content.clone();
+            tokio::spawn(async move { content.rehash_ahead(&next).await });
+        }
+    }
+
     async fn conclude(
         &self,
         snapshot: &Snapshot,
@@ -264,8 +275,12 @@ impl Unpack {
         let about = About { layer, namespace: judged.namespace.as_deref(), ..About::nothing(started) };
         self.answers.conclude(snapshot, judged.decision, about).await?;
         let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
-        for (layer, chain) in &judged.layers {
-            self.passes.insert(pass(snapshot, &namespace, layer, *chain), ());
+        for (at, (layer, chain)) in judged.layers.iter().enumerate() {
+            let next = judged.layers.get(at + 1).map(|(next, _)| next.digest);
+            match judged.chain == Some(*chain) {
+                true => self.look_ahead(snapshot, next),
+                false => self.passes.insert(pass(snapshot, &namespace, layer, *chain), next),
+            }
         }
         self.layers.fetch_add(1, Ordering::Relaxed);
         Ok(namespace)
