@@ -27,6 +27,7 @@ mod pure;
 mod report;
 mod start;
 mod statistics;
+mod verifier;
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -26,6 +26,7 @@ use crate::{
     policy::{Policy, daemon_pid, status, systemctl},
     report::{Row, Section, mebibytes, tail, time},
     statistics::quantile,
+    verifier,
 };
 
 const SOCKET: &str = "/run/bench/containerd.sock";
@@ -53,8 +54,11 @@ pub fn measure() -> Result<Vec<Section>> {
         let gate = Gate::connect(store).await?;
         let idle = Memory::now()?;
         let speed = speed(&gate).await?;
+        let name = format!("{}/bench/app", registry.host());
+        let digest = gate.store.images().next().ok_or("no images")?.digest.to_string();
+        let verifier = tokio::task::spawn_blocking(move || verifier::measure(&name, &digest)).await??;
         let memory = memory(&gate, &registry, idle).await?;
-        Ok(vec![speed, memory])
+        Ok(vec![speed, verifier, memory])
     })
 }
 
