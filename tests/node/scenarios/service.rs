@@ -50,6 +50,10 @@ pub fn killed_while_deciding(suite: Suite) -> Result<()> {
     let image = signed(&node)?;
     for path in Path::of(suite).iter().filter(|path| path.is_archive()) {
         node.clean()?;
+        // What was admitted once needs no registry.
+        node.systemctl(&["stop", SERVICE])?;
+        node.sh("rm -rf /var/lib/pullgate/evidence-1")?.ok()?;
+        node.systemctl(&["start", SERVICE])?;
         node.systemctl(&["kill", "--signal=SIGSTOP", "registry"])?;
         let outcome = std::thread::scope(|scope| -> Result<Outcome> {
             let import = scope.spawn(|| node.bring(*path, &image));
