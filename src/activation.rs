@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, watch};
 
 use crate::{
-    boot,
+    boot::{self, BootList},
     config::{Config, NodeMode},
     document::Problems,
     evidence::{RegistryOptions, registry::Registry},
@@ -116,6 +116,11 @@ impl Activation {
         self.current.borrow().clone()
     }
 
+    /// Every snapshot that comes into force, from the present one on.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.current.subscribe()
+    }
+
     /// Reads the files, and puts into force what can be used.
     pub async fn load(&self) -> (Arc<Snapshot>, Outcome) {
         self.load_within(&self.loading.lock().await).await
@@ -195,8 +200,10 @@ impl Activation {
         };
         // Without the node's labels a rule for other nodes could count here.
         let policy = policy.filter(|_| !closed);
-        let (digests, problems) = boot::read(&self.paths.boot);
-        for problem in problems {
+        seen.borrow_mut().note(&self.paths.boot);
+        boot::files_of(&self.paths.boot).iter().for_each(|file| seen.borrow_mut().note(file));
+        let boot = BootList::read(&self.paths.boot);
+        for problem in &boot.problems {
             tracing::warn!("boot list: {problem}");
         }
         let outcome = match &trouble {
@@ -214,7 +221,7 @@ impl Activation {
         };
         // In trouble, too: a configuration in force can be new though the policy is not, and the other way round.
         let generation = previous.map_or(0, |previous| previous.generation) + 1;
-        let snapshot = Snapshot { generation, config, policy, boot: Arc::new(digests), registry, trouble };
+        let snapshot = Snapshot { generation, config, policy, boot: Arc::new(boot), registry, trouble };
         (snapshot, outcome, seen.into_inner())
     }
 

@@ -1,7 +1,7 @@
 //! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -9,8 +9,9 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        ApplyRequest, ApplyResponse, Image, Info, ListContentRequest, ListImagesRequest, ListNamespacesRequest,
-        PluginsRequest, ReadContentRequest,
+        ApplyRequest, ApplyResponse, GetImageRequest, Image, Info, ListContainersRequest, ListContentRequest,
+        ListImagesRequest, ListNamespacesRequest, PluginsRequest, ReadContentRequest,
+        containers_client::ContainersClient,
         content_client::ContentClient,
         diff_client::DiffClient,
         images_client::ImagesClient,
@@ -238,6 +239,50 @@ impl Containerd {
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
         let all = ListImagesRequest { filters: Vec::new() };
         Ok(client.list(request(all, Some(namespace))).await?.into_inner().images)
+    }
+
+    /// The digest that the image record `name` stands for; none when there is no such record.
+    ///
+    /// # Errors
+    /// When containerd does not answer, or the digest is of a kind that pullgate does not know.
+    pub async fn target(&self, namespace: &str, name: &str) -> Result<Option<Digest>, Status> {
+        let get = GetImageRequest { name: name.to_owned() };
+        let image = match ImagesClient::new(self.channel.clone()).get(request(get, Some(namespace))).await {
+            Ok(answer) => answer.into_inner().image,
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(status),
+        };
+        let target = image.and_then(|image| image.target).ok_or_else(|| Status::internal("an image without target"))?;
+        target.digest.parse().map(Some).map_err(|_| Status::unimplemented("its digest is not a SHA-256"))
+    }
+
+    /// The names of the images of all containers that `filter` selects, at most `limit`, and whether there are more.
+    pub async fn images_in_use(
+        &self,
+        namespace: &str,
+        filter: String,
+        limit: usize,
+    ) -> Result<(BTreeSet<String>, bool), Status> {
+        let mut client = ContainersClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
+        let list = ListContainersRequest { filters: vec![filter] };
+        let mut stream = client.list_stream(request(list, Some(namespace))).await?.into_inner();
+        let mut images = BTreeSet::new();
+        while let Some(message) = stream.message().await? {
+            let image = message.container.map(|container| container.image).unwrap_or_default();
+            // A container that was made from a directory has no image.
+            if !image.is_empty() && !images.contains(&image) {
+                if images.len() == limit {
+                    return Ok((images, true));
+                }
+                images.insert(image);
+            }
+        }
+        Ok((images, false))
+    }
+
+    /// The connection, for services that are asked one question only.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Lets containerd apply a layer. No deadline: a layer takes as long as it takes.

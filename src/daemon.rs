@@ -18,6 +18,7 @@ use crate::{
     evidence::{content::ContentStore, kept::Kept},
     gate, limits,
     log::Log,
+    node::sandbox::{Sandbox, SandboxWatch},
     policy::decision::{Verdict, Violation},
     snapshot::Snapshot,
     status, systemd,
@@ -56,7 +57,9 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         let journal = journal.clone();
         move |snapshot| judge_node(walk.clone(), journal.clone(), snapshot)
     };
-    let activation = Activation::new(options.paths, tell(journal.clone(), containerd.clone(), options.runtime));
+    let sandbox = Arc::new(SandboxWatch::new(containerd.clone()));
+    let tell = tell(journal.clone(), containerd.clone(), sandbox.clone(), options.runtime);
+    let activation = Activation::new(options.paths, tell);
     let activation = Arc::new(activation.preparing(judge_node.clone()));
     let resolve =
         Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
@@ -77,14 +80,22 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
             tokio::try_join!(resolving, gate::serve(sockets.diff, sockets.transfer, unpack, stopped)).map(|_| ())
         }
     });
-    let report =
-        status::Report { activation: activation.clone(), resolve, unpack, journal: journal.clone(), log, started };
+    let report = status::Report {
+        activation: activation.clone(),
+        resolve,
+        unpack,
+        sandbox: sandbox.clone(),
+        journal: journal.clone(),
+        log,
+        started,
+    };
     let reporting = tokio::spawn(status::serve(sockets.status, report));
 
     let (snapshot, _) = activation.load().await;
     write(&journal, Record::started(snapshot.config.mode)).await;
-    systemd::ready(&status::line(&snapshot));
+    systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
     let judging = tokio::spawn(judge_node(snapshot));
+    let watching = tokio::spawn(watch(activation.clone(), sandbox.clone()));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
     let keeping_time = tokio::spawn({
         let clock = clock.clone();
@@ -92,7 +103,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     });
     let outcome = tokio::select! {
         served = &mut serving => served,
-        () = signals(&activation) => {
+        () = signals(&activation, &sandbox) => {
             systemd::stopping();
             // Nobody waits for it only when the gates have ended already.
             let _ = stopping.send(true);
@@ -101,6 +112,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     };
     watchdog.abort();
     judging.abort();
+    watching.abort();
     reporting.abort();
     keeping_time.abort();
     clock.save();
@@ -110,7 +122,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
 }
 
 /// Until SIGTERM or SIGINT; each SIGHUP reads the files again.
-async fn signals(activation: &Activation) {
+async fn signals(activation: &Activation, sandbox: &SandboxWatch) {
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -122,7 +134,7 @@ async fn signals(activation: &Activation) {
             _ = hangup.recv() => {
                 systemd::reloading();
                 let (snapshot, _) = activation.load().await;
-                systemd::ready(&status::line(&snapshot));
+                systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
             }
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
@@ -147,16 +159,38 @@ async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<
     }
 }
 
+/// Looks at the sandbox image whenever the files were read, and until containerd says which it is.
+async fn watch(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>) {
+    let mut snapshots = activation.subscribe();
+    loop {
+        let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
+        let (seen, changed) = sandbox.look(&snapshot.boot).await;
+        if changed {
+            systemd::status(&status::line(&snapshot, Some(&seen)));
+        }
+        let ended = match seen {
+            Sandbox::Unknown { .. } => {
+                timeout(limits::SANDBOX_PAUSE, snapshots.changed()).await.is_ok_and(|ended| ended.is_err())
+            }
+            _ => snapshots.changed().await.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
 /// What every change of the snapshot leads to.
 fn tell(
     journal: Arc<Journal>,
     containerd: Arc<Containerd>,
+    sandbox: Arc<SandboxWatch>,
     runtime: PathBuf,
 ) -> impl Fn(&Snapshot, &Outcome) + Send + Sync {
     move |snapshot, outcome| {
         containerd.locate(&snapshot.config.containerd);
         gate::leave_word(&runtime, snapshot.config.mode);
-        systemd::status(&status::line(snapshot));
+        systemd::status(&status::line(snapshot, sandbox.last().as_ref()));
         let record = match outcome {
             Outcome::Activated => {
                 let source = snapshot.config.policy.display().to_string();

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod image;
 pub mod limits;
 pub mod log;
+pub mod node;
 pub mod policy;
 pub mod snapshot;
 pub mod status;

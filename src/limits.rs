@@ -164,6 +164,18 @@ pub const KEY_FILE_BYTES: u64 = 64 << 10;
 pub const BOOT_FILE_BYTES: u64 = 1 << 20;
 /// Digests in the boot list.
 pub const BOOT_DIGESTS: usize = 4096;
+/// Images that are proposed for the boot list, of each origin: static pods, and what runs in kube-system.
+pub const ESSENTIAL_IMAGES: usize = 256;
+/// Bytes of one manifest of a static pod, or of the kubelet's configuration.
+pub const POD_BYTES: u64 = 1 << 20;
+/// Files in the directory of static pods.
+pub const POD_FILES: usize = 256;
+/// Bytes of containerd's configuration as containerd itself prints it.
+pub const CONTAINERD_CONFIG_BYTES: u64 = 1 << 20;
+/// Time to find out which sandbox image containerd is configured with, and whether it is in the boot list.
+pub const SANDBOX_LOOK: Duration = Duration::from_secs(1);
+/// Pause before that is tried again when it could not be told.
+pub const SANDBOX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Bytes of one field of an audit entry; longer values are clipped.
 pub const AUDIT_FIELD_BYTES: usize = 32 << 10;

@@ -1,11 +1,11 @@
 //! What a request is judged by: configuration, policy and boot list, taken once and together.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
+    boot::BootList,
     config::Config,
     evidence::registry::Registry,
-    image::Digest,
     policy::{
         Policy,
         decision::{Code, Violation},
@@ -22,7 +22,7 @@ pub struct Snapshot {
     /// The policy in force; without one only the boot list is admitted.
     pub policy: Option<Arc<Policy>>,
     /// Digests that are admitted whatever else is broken.
-    pub boot: Arc<BTreeSet<Digest>>,
+    pub boot: Arc<BootList>,
     /// The registries, spoken to as the configuration says.
     pub registry: Registry,
     /// What is wrong with the files on disk, if anything is.

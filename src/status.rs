@@ -1,6 +1,7 @@
 //! What the daemon says about itself, on `status.sock`, for `pullgate status`.
 
 use std::{
+    collections::BTreeMap,
     os::unix::net::UnixListener,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -14,7 +15,9 @@ use crate::{
     audit::Journal,
     gate::{Counts, Resolve, Unpack},
     log::Log,
+    node::sandbox::{Sandbox, SandboxWatch},
     snapshot::Snapshot,
+    systemd,
 };
 
 /// Time for containerd's version, and for a reader to take the answer.
@@ -40,6 +43,12 @@ pub struct Status {
     pub attestors: usize,
     /// Digests of the boot list.
     pub boot_list: usize,
+    /// How many of them each file lists.
+    pub boot_files: BTreeMap<String, usize>,
+    /// Lines and files of the boot list that could not be read.
+    pub boot_problems: Vec<String>,
+    /// Whether the sandbox image is in the boot list.
+    pub sandbox: Sandbox,
     /// What is wrong with the files on disk: code, file, line, and the mend.
     pub trouble: Option<String>,
     /// containerd's socket.
@@ -99,6 +108,8 @@ pub struct Report {
     pub resolve: Arc<Resolve>,
     /// The unpack gate.
     pub unpack: Arc<Unpack>,
+    /// The watch on the sandbox image.
+    pub sandbox: Arc<SandboxWatch>,
     /// The audit.
     pub journal: Arc<Journal>,
     /// The operational log.
@@ -107,8 +118,23 @@ pub struct Report {
     pub started: Instant,
 }
 
+impl Status {
+    /// Whether something needs a person: `pullgate status` then ends with 1.
+    pub fn is_trouble(&self) -> bool {
+        self.trouble.is_some() || self.containerd_version.is_err() || self.sandbox.is_alarm()
+    }
+}
+
 /// The line that `systemctl status` shows.
-pub fn line(snapshot: &Snapshot) -> String {
+pub fn line(snapshot: &Snapshot, sandbox: Option<&Sandbox>) -> String {
+    let line = policy_line(snapshot);
+    match sandbox {
+        Some(sandbox @ (Sandbox::NotListed { .. } | Sandbox::NotHere { .. })) => format!("{line}; {sandbox}"),
+        _ => line,
+    }
+}
+
+fn policy_line(snapshot: &Snapshot) -> String {
     match (&snapshot.trouble, &snapshot.policy) {
         (None, _) => format!("{}: policy {}", snapshot.config.mode, snapshot.revision()),
         (Some(trouble), Some(policy)) => {
@@ -143,7 +169,11 @@ pub async fn serve(listener: UnixListener, report: Report) {
 impl Report {
     async fn now(&self) -> Status {
         let snapshot = self.activation.current().await;
-        let version = timeout(PATIENCE, self.unpack.containerd().version()).await;
+        let version = timeout(PATIENCE, self.unpack.containerd().version());
+        let (version, (sandbox, changed)) = tokio::join!(version, self.sandbox.look(&snapshot.boot));
+        if changed {
+            systemd::status(&line(&snapshot, Some(&sandbox)));
+        }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             up_seconds: self.started.elapsed().as_secs(),
@@ -153,6 +183,9 @@ impl Report {
             rules: snapshot.policy.as_ref().map_or(0, |policy| policy.rules.len()),
             attestors: snapshot.policy.as_ref().map_or(0, |policy| policy.attestors.len()),
             boot_list: snapshot.boot.len(),
+            boot_files: by_file(&snapshot),
+            boot_problems: snapshot.boot.problems.clone(),
+            sandbox,
             trouble: snapshot.trouble.as_ref().map(|trouble| format!("{} {}", trouble.code, trouble.message)),
             containerd: snapshot.config.containerd.display().to_string(),
             containerd_version: match version {
@@ -168,4 +201,8 @@ impl Report {
             log_dropped: self.log.dropped(),
         }
     }
+}
+
+fn by_file(snapshot: &Snapshot) -> BTreeMap<String, usize> {
+    snapshot.boot.by_file().into_iter().map(|(file, count)| (file.display().to_string(), count)).collect()
 }

@@ -148,7 +148,7 @@ async fn without_a_last_good_state_the_boot_list_alone_remains() {
         assert_eq!(found, code);
         assert!(message.contains(file) && message.contains("not there"), "{message}");
         assert!(snapshot.policy.is_none(), "{file}");
-        assert_eq!(*snapshot.boot, [Digest::of(b"pause")].into());
+        assert!(snapshot.boot.len() == 1 && snapshot.boot.contains(&Digest::of(b"pause")));
         assert_eq!(snapshot.config.mode, NodeMode::Enforce);
         assert_eq!(snapshot.no_policy().code, code);
     }

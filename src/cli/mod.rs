@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod boot_list;
 mod check;
 mod daemon;
 mod journalctl;
@@ -40,6 +41,8 @@ enum Command {
     Why(why::Arguments),
     /// List the decisions of this node, count them, or verify that none is missing.
     Audit(audit::Arguments),
+    /// Show the boot list, and what this node runs that is not in it.
+    BootList(boot_list::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -71,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Why(arguments) => why::run(config, &arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::BootList(arguments) => boot_list::run(config, &arguments),
     }
 }
 
@@ -92,4 +96,8 @@ fn exit_code(verdict: Verdict) -> ExitCode {
 fn complain(message: impl std::fmt::Display) -> ExitCode {
     eprintln!("pullgate: {message}");
     ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn digests(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "digest" } else { "digests" })
 }

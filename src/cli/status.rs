@@ -2,9 +2,10 @@
 
 use std::{io::Read, os::unix::net::UnixStream, path::PathBuf, process::ExitCode, time::Duration};
 
-use super::{Output, complain};
+use super::{Output, complain, digests};
 use crate::{
     image::sanitize,
+    node::sandbox::Sandbox,
     status::{Answers, Status},
     systemd,
 };
@@ -49,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Output::Json => print!("{text}"),
         Output::Text => print(&status),
     }
-    match status.trouble.is_some() || status.containerd_version.is_err() {
+    match status.is_trouble() {
         true => ExitCode::from(1),
         false => ExitCode::SUCCESS,
     }
@@ -77,7 +78,18 @@ fn print(status: &Status) {
     if let Some(trouble) = &status.trouble {
         row("TROUBLE", sanitize(trouble, 1000));
     }
-    row("boot list", format!("{} digests", status.boot_list));
+    match &status.sandbox {
+        sandbox @ Sandbox::NotListed { .. } => row("TROUBLE", sandbox.to_string()),
+        Sandbox::NotHere { .. } | Sandbox::Unknown { .. } => row("sandbox", status.sandbox.to_string()),
+        Sandbox::NoPods | Sandbox::Listed { .. } => {}
+    }
+    row("boot list", digests(status.boot_list));
+    for (file, count) in &status.boot_files {
+        row("", format!("{} in {}", digests(*count), sanitize(file, 200)));
+    }
+    for problem in &status.boot_problems {
+        row("", format!("not read: {}", sanitize(problem, 200)));
+    }
     row(
         "containerd",
         match &status.containerd_version {

@@ -326,7 +326,11 @@ impl ContentStore {
         Ok(above)
     }
 
-    async fn document(&self, namespace: &str, digest: &Digest) -> Result<Arc<Document>, Trouble> {
+    /// The index or manifest `digest`, hashed and parsed.
+    ///
+    /// # Errors
+    /// When it is not there, is not what its digest says, is refused, or containerd did not answer.
+    pub async fn document(&self, namespace: &str, digest: &Digest) -> Result<Arc<Document>, Trouble> {
         if let Some(Parsed::Document(document)) = self.parsed.get(digest) {
             return Ok(document);
         }

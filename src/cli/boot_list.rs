@@ -1,0 +1,85 @@
+//! `pullgate boot-list`.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use serde_json::json;
+
+use super::{Output, complain, digests, exit_code, paths};
+use crate::{
+    activation::Activation,
+    boot::{self, BootList, Entry},
+    containerd::Containerd,
+    image::sanitize,
+    limits,
+    node::essentials::{self, Seeded},
+    policy::decision::Verdict,
+};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Add what this node runs now: the sandbox image, static pods, kube-system.
+    #[arg(long)]
+    write: bool,
+    /// How to say it.
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(error),
+    };
+    let paths = paths(config, None);
+    let directory = paths.boot.clone();
+    let seeded = runtime.block_on(async {
+        // A configuration that cannot be used is when this list counts: then containerd is where it always is.
+        let (snapshot, _) = Activation::new(paths, |_, _| ()).load().await;
+        essentials::seed(&Arc::new(Containerd::new(&snapshot.config.containerd))).await
+    });
+    let list = BootList::read(&directory);
+    let missing = list.missing(&seeded.entries);
+    if arguments.write
+        && let Err(error) = boot::add(&directory, &missing)
+    {
+        return complain(error);
+    }
+    match arguments.output {
+        Output::Json => print_json(&list, &missing, &seeded, arguments.write),
+        Output::Text => print(&list, &missing, &seeded, arguments.write),
+    }
+    match seeded.incomplete {
+        true => exit_code(Verdict::Inconclusive),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+fn print(list: &BootList, missing: &[Entry], seeded: &Seeded, written: bool) {
+    println!("boot list: {}, admitted whatever else is broken", digests(list.len()));
+    for (digest, origin) in list.entries() {
+        println!("  {digest}  # {}\n    {}", origin.comment, sanitize(&origin.to_string(), limits::REFERENCE_CHARS));
+    }
+    if !missing.is_empty() {
+        let done = if written { "added" } else { "this node runs, and the list does not have" };
+        println!("{done}: {}", digests(missing.len()));
+        missing.iter().for_each(|entry| println!("  {entry}"));
+    }
+    for problem in list.problems.iter().chain(&seeded.problems) {
+        println!("not in it: {}", sanitize(problem, limits::REFERENCE_CHARS));
+    }
+    match (missing.is_empty(), written) {
+        (true, _) => {}
+        (false, true) => println!("They count from the next `systemctl reload pullgate` on."),
+        (false, false) => println!(
+            "No policy is asked about a digest in the boot list, so look at each: whatever runs here now would be \
+             trusted, whoever brought it. Then run `pullgate boot-list --write`."
+        ),
+    }
+}
+
+fn print_json(list: &BootList, missing: &[Entry], seeded: &Seeded, written: bool) {
+    let entries: Vec<_> =
+        list.entries().map(|(digest, origin)| json!({ "digest": digest, "origin": origin })).collect();
+    let problems: Vec<_> = list.problems.iter().chain(&seeded.problems).collect();
+    println!("{}", json!({ "entries": entries, "missing": missing, "written": written, "problems": problems }));
+}
