@@ -1,5 +1,6 @@
 //! What must hold on a node. Names say what, files say about what.
 
+mod boot_list;
 mod chains;
 mod cli;
 mod expect;
@@ -50,6 +51,8 @@ pub const ALL: &[Scenario] = &[
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
+    on_every_node("boot_list::all-that-is-left-when-all-else-is-broken", boot_list::all_else_broken),
+    on_every_node("boot_list::seeded-from-what-the-node-runs", boot_list::seeded),
     on_every_node("index::signed-index-and-signed-child", index::children),
     on_every_node("index::forgotten-by-containerd-it-still-counts", index::forgotten),
     on_every_node("malformed::documents-that-read-two-ways", malformed::documents),
