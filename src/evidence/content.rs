@@ -461,6 +461,8 @@ fn claimed(text: &str, names: &mut Vec<Name>) {
 }
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -132,4 +132,23 @@ mod tests {
         assert!(first.is_err() || first.is_ok_and(|checked| checked.is_err()));
         assert!(matches!(second, Err(Bad::OtherBytes)));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_hashed_a_few_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("layer");
+        std::fs::write(&path, "layer").unwrap();
+        let (hashed, digest) = (Hashed::default(), Digest::of(b"layer"));
+        let mut others = Vec::new();
+        while let Ok(turn) = hashed.turns.clone().try_acquire_owned() {
+            others.push(turn);
+        }
+        assert_eq!(others.len(), limits::PARALLEL_HASHES);
+        let hashing = hashed.check(path, digest);
+        tokio::pin!(hashing);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(3600), &mut hashing).await;
+        assert!(waited.is_err(), "all turns are taken");
+        others.pop();
+        assert!(hashing.await.is_ok());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use containerd_client::services::v1::ApplyRequest;
@@ -98,7 +98,7 @@ impl Unpack {
         activation: Arc<Activation>,
         journal: Arc<Journal>,
     ) -> Self {
-        let passes = Cache::builder().max_capacity(limits::PASSES).time_to_live(limits::PASS_LIFE).build();
+        let passes = passes(limits::PASS_LIFE);
         let answers = Answers::new("unpack", journal);
         Self { containerd, content, admission, activation, passes, answers, layers: AtomicU64::new(0) }
     }
@@ -203,7 +203,7 @@ impl Unpack {
             }
             Err(status) => return refuse(trouble(Trouble::from(status)), None),
         };
-        if let Some(next) = self.passes.remove(&pass(snapshot, &target.namespace, layer, target.chain)) {
+        if let Some(next) = take(&self.passes, &pass(snapshot, &target.namespace, layer, target.chain)) {
             return Judgement::Covered(target, next);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
@@ -287,6 +287,15 @@ impl Unpack {
     }
 }
 
+fn passes(life: Duration) -> Cache<Pass, Option<Digest>> {
+    Cache::builder().max_capacity(limits::PASSES).time_to_live(life).build()
+}
+
+/// What belongs to `pass`: once, and not when its life is over, which removing alone would not look at.
+fn take(passes: &Cache<Pass, Option<Digest>>, pass: &Pass) -> Option<Option<Digest>> {
+    passes.contains_key(pass).then(|| passes.remove(pass)).flatten()
+}
+
 fn pass(snapshot: &Snapshot, namespace: &str, layer: &Descriptor, chain: Digest) -> Pass {
     Pass {
         generation: snapshot.generation,
@@ -325,3 +334,6 @@ fn trouble(trouble: Trouble) -> Violation {
     };
     Violation { code, found: trouble.to_string(), fix: fix.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use std::path::Path;
+
+use containerd_client::{
+    services::v1::{Plugin, PluginsResponse},
+    types::{Descriptor as Diff, Mount},
+};
+
+use super::*;
+use crate::{
+    activation::Paths,
+    clock::Clock,
+    containerd::fake::{Answer, FakeContainerd},
+    evidence::kept::Kept,
+};
+
+/// A gate in front of `fake`, under a policy that refuses everything.
+struct Gate {
+    folder: tempfile::TempDir,
+    unpack: Arc<Unpack>,
+}
+
+impl Gate {
+    async fn new(fake: &FakeContainerd, mode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&path, private).unwrap();
+            path
+        };
+        let config = write("config.toml", &format!("mode = \"{mode}\"\n"));
+        write("policy.toml", "schema = 1\n[default]\nrequire = \"deny\"\n");
+        let paths = Paths { config, boot: folder.path().into(), state: None };
+        let activation = Arc::new(Activation::new(paths, |_, _| ()));
+        let _ = activation.load().await;
+        let journal = Arc::new(Journal::open(Path::new("/nonexistent"), &folder.path().join("audit-numbers")));
+        let content = Arc::new(ContentStore::new(fake.client(), Kept::default()));
+        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        let unpack = Arc::new(Unpack::new(fake.client(), content, admission, activation, journal));
+        Self { folder, unpack }
+    }
+
+    async fn answer(&self) -> Result<String, Status> {
+        assert!(self.folder.path().exists());
+        let diff = Diff { digest: Digest::of(b"layer").to_string(), ..Diff::default() };
+        let apply = ApplyRequest { diff: Some(diff), mounts: vec![Mount::default()], ..ApplyRequest::default() };
+        self.unpack.answer(&apply, Some("k8s.io")).await
+    }
+}
+
+/// A containerd with so many snapshotters that asking them all takes longer than a decision may.
+fn busy() -> FakeContainerd {
+    let calls = limits::DECISION_DEADLINE.as_secs() / (limits::CONTAINERD_CALL.as_secs() - 1);
+    let plugin = |number: u64| Plugin {
+        r#type: "io.containerd.snapshotter.v1".to_owned(),
+        id: format!("s{number}"),
+        ..Plugin::default()
+    };
+    let plugins: Vec<Plugin> = (0..=calls).map(plugin).collect();
+    FakeContainerd::start(move |method, _| match method {
+        "Introspection/Plugins" => Answer::message(&PluginsResponse { plugins: plugins.clone() }),
+        _ => {
+            let pause = limits::CONTAINERD_CALL - Duration::from_secs(1);
+            Answer::Later(pause, Box::new(Answer::Messages(Vec::new())))
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_has_a_deadline() {
+    let (fake, begun) = (busy(), tokio::time::Instant::now());
+    let status = Gate::new(&fake, "enforce").await.answer().await.unwrap_err();
+    assert!(status.message().contains("no decision in 20 s"), "{status}");
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert!(begun.elapsed() >= limits::DECISION_DEADLINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_mode_waits_for_nothing_long() {
+    let (fake, begun) = (busy(), tokio::time::Instant::now());
+    let gate = Gate::new(&fake, "audit").await;
+    assert_eq!(gate.answer().await.unwrap(), "k8s.io");
+    assert!((limits::AUDIT_MODE_WAIT..limits::CONTAINERD_CALL).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    // What was too slow is decided and recorded all the same.
+    tokio::time::sleep(limits::DECISION_DEADLINE * 2).await;
+    assert_eq!(gate.unpack.counts().audit_only.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn passes_are_bounded_in_number_and_time() {
+    let pass = |number: u64| Pass {
+        generation: number,
+        namespace: String::new(),
+        layer: Digest::of(b""),
+        media_type: String::new(),
+        size: 0,
+        chain: Digest::of(b""),
+    };
+    let passes = passes(limits::PASS_LIFE);
+    for number in 0..limits::PASSES + 1000 {
+        passes.insert(pass(number), None);
+    }
+    passes.insert(pass(0), None);
+    assert!(take(&passes, &pass(0)).is_some() && take(&passes, &pass(0)).is_none());
+    passes.run_pending_tasks();
+    assert!((limits::PASSES / 2..=limits::PASSES).contains(&passes.entry_count()), "{}", passes.entry_count());
+    assert_eq!(passes.policy().time_to_live(), Some(limits::PASS_LIFE));
+    let ended = super::passes(Duration::from_nanos(1));
+    ended.insert(pass(0), None);
+    std::thread::sleep(Duration::from_millis(1));
+    assert!(take(&ended, &pass(0)).is_none());
+}
