@@ -322,6 +322,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_subjects_of_one_request_are_bounded() {
+        let snapshot = snapshot("schema = 1\n[default]\nrequire = \"deny\"");
+        let policy = snapshot.policy.clone().unwrap();
+        let subjects = |count: usize| {
+            let of = |i: usize| subject(&i.to_le_bytes(), "reg.io/x", Origin::Claimed);
+            in_order(&snapshot, &policy, (0..count).map(of).collect()).len()
+        };
+        assert_eq!(subjects(limits::SUBJECTS), limits::SUBJECTS);
+        assert_eq!(subjects(10 * limits::SUBJECTS), limits::SUBJECTS);
+    }
+
     #[tokio::test]
     async fn names_that_others_invent_do_not_crowd_out_the_right_one() {
         let snapshot = snapshot(&format!(

@@ -254,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_document_of_any_size_is_bounded() {
+        let text = "mode = \"audit\"\n";
+        let padded = |bytes: u64| text.to_owned() + &"\n".repeat(usize::try_from(bytes).unwrap() - text.len());
+        assert!(parse(&padded(limits::DOCUMENT_BYTES)).is_ok());
+        assert!(parse(&padded(limits::DOCUMENT_BYTES + 1)).unwrap_err().to_string().contains("larger than"));
+    }
+
+    #[test]
     fn mistakes_name_the_place_and_the_mend() {
         for (text, expected) in [
             ("mode = \"enforced\"", "config.toml:1:8: unknown value `enforced`; did you mean `enforce`?"),

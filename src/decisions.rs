@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_decisions_are_bounded() {
+        let (decisions, count) = (Decisions::default(), AtomicU32::new(0));
+        for number in 0..limits::DECISIONS + 500 {
+            let key = Key { digest: Digest::of(&number.to_le_bytes()), ..key() };
+            let _ = asked(&decisions, key, Asking::Usual, ALLOW, &count).await;
+        }
+        decisions.0.run_pending_tasks().await;
+        assert!((limits::DECISIONS / 2..=limits::DECISIONS).contains(&decisions.len()), "{}", decisions.len());
+    }
+
+    #[tokio::test]
     async fn what_names_no_end_or_an_end_that_has_passed_is_not_kept() {
         for valid_for in [None, Some(-1)] {
             let (decisions, count) = (Decisions::default(), AtomicU32::new(0));

@@ -242,6 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stalled_journal_does_not_keep_the_process_from_ending() {
+        let barrier = Arc::new(Barrier::new(2));
+        let kept = Kept { stall: Some(Arc::clone(&barrier)), ..Kept::default() };
+        let (queue, log) = Queue::to(Registry::default().with(kept.clone()).into()).unwrap();
+        with_default(Registry::default().with(queue), || {
+            tracing::info!("stall");
+            barrier.wait();
+            tracing::info!("after");
+        });
+        // It ends though nobody writes, after limits::LOG_FLUSH; without a stall it waits for the last line.
+        drop(log);
+        assert_eq!(kept.lines.lock().unwrap().len(), 1);
+        barrier.wait();
+    }
+
+    #[test]
     fn a_stalled_journal_costs_lines_and_no_time() {
         let barrier = Arc::new(Barrier::new(2));
         let kept = Kept { stall: Some(Arc::clone(&barrier)), ..Kept::default() };

@@ -8,6 +8,8 @@ mod addresses;
 mod bounds;
 #[path = "registry/credentials.rs"]
 mod credentials;
+#[path = "registry/decisions.rs"]
+mod decisions;
 #[path = "registry/failures.rs"]
 mod failures;
 #[path = "registry/hostile.rs"]
@@ -26,6 +28,7 @@ use pullgate::{
         registry::{Bounds, Registry},
     },
     image::Digest,
+    limits,
 };
 
 const ALL: Formats = Formats { simple_signing: true, bundle: true, attestation_tag: true };

@@ -222,3 +222,31 @@ async fn another_policy_is_prepared_for_while_the_one_before_it_decides() {
     assert_eq!(*seen.lock().unwrap(), [(before, after)]);
     *activation.lock().unwrap() = None;
 }
+
+#[tokio::test]
+async fn files_of_any_size_are_bounded() {
+    let pad = |text: &str, bytes: u64| format!("{text}{}", "\n".repeat(usize::try_from(bytes).unwrap() - text.len()));
+    for (file, text, limit) in
+        [("policy.toml", POLICY.to_owned(), limits::DOCUMENT_BYTES), ("ci.pub", pem(&key()), limits::KEY_FILE_BYTES)]
+    {
+        let node = Node::new();
+        node.write(file, &pad(&text, limit));
+        assert_eq!(node.activation().load().await.1, Outcome::Activated, "{file}");
+        node.write(file, &pad(&text, limit + 1));
+        let (snapshot, _) = node.activation().load().await;
+        let (code, message) = trouble(&snapshot);
+        assert!(code == Code::PolicyInvalid && message.contains("larger than"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn in_trouble_a_new_boot_list_is_found_by_itself() {
+    let node = Node::new();
+    node.write("policy.toml", "broken");
+    let activation = node.activation();
+    assert!(activation.load().await.0.boot.is_empty());
+    node.write("pause.list", &Digest::of(b"pause").to_string());
+    assert!(activation.current().await.boot.contains(&Digest::of(b"pause")));
+    node.write("pause.list", &Digest::of(b"other").to_string());
+    assert!(activation.current().await.boot.contains(&Digest::of(b"other")));
+}

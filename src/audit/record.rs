@@ -419,6 +419,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_as_long_as_a_line_may_be_whatever_is_named() {
+        let long = "x".repeat(10 * limits::AUDIT_WORD_CHARS);
+        let named = format!("{}…", "x".repeat(limits::AUDIT_WORD_CHARS - 1));
+        let decision = Decision { rule: Some(long.clone()), name: Some(long.clone()), ..allowed() };
+        let record = Record::decision(&Id::new(1), &decision, &facts(true));
+        let digest = Digest::of(b"manifest");
+        assert_eq!(only(&record, Field::Message), format!("ALLOW rule \"{named}\": {named}@{digest} by release, qa"));
+        let record = Record::policy_activated(&long, &long, NodeMode::Audit);
+        assert_eq!(only(&record, Field::Message), format!("policy {named} of {named} is in force, mode audit"));
+        assert_eq!(only(&record, Field::Revision), long, "the field has all of it");
+    }
+
+    #[test]
     fn could_not_tell_stays_apart_from_no() {
         let decision = Decision::refused(violation(Code::RegistryUnreachable, "no answer in 5 s", "try again"));
         let record = Record::decision(&Id::new(1), &decision, &facts(true));

@@ -60,14 +60,7 @@ pub async fn serve<F: Future<Output = ()>>(
         let stop = stop();
         async move {
             // One connection that cannot be accepted must not end the gate; without a file descriptor left, none can.
-            let incoming = UnixListenerStream::new(listener?).then(async |accepted| match accepted {
-                Ok(stream) => Some(Ok::<_, io::Error>(Connection::new(stream))),
-                Err(error) => {
-                    tracing::warn!("a connection to the unpack gate failed: {error}");
-                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
-                    None
-                }
-            });
+            let incoming = UnixListenerStream::new(listener?).then(connection);
             let incoming = incoming.filter_map(|accepted| accepted);
             tonic::transport::Server::builder()
                 .layer(MapResponseLayer::new(only_meant))
@@ -78,6 +71,17 @@ pub async fn serve<F: Future<Output = ()>>(
         }
     };
     tokio::try_join!(serve(diff, Socket::Diff), serve(transfer, Socket::Transfer)).map(|_| ())
+}
+
+async fn connection(accepted: io::Result<tokio::net::UnixStream>) -> Option<io::Result<Connection>> {
+    match accepted {
+        Ok(stream) => Some(Ok(Connection::new(stream))),
+        Err(error) => {
+            tracing::warn!("a connection to the unpack gate failed: {error}");
+            tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            None
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -209,6 +213,16 @@ mod tests {
         let codec = tonic_prost::ProstCodec::<ApplyRequest, ApplyResponse>::default();
         let answer = client.unary(request, PathAndQuery::from_static(method), codec).await;
         answer.expect_err("nothing was judged").code()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_be_accepted_is_no_reason_to_spin() {
+        let begun = tokio::time::Instant::now();
+        let (one, _other) = tokio::net::UnixStream::pair().unwrap();
+        assert!(connection(Ok(one)).await.is_some());
+        assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+        assert!(connection(Err(io::ErrorKind::OutOfMemory.into())).await.is_none());
+        assert_eq!(begun.elapsed(), limits::ACCEPT_PAUSE);
     }
 
     #[tokio::test]

@@ -360,6 +360,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_is_bounded() {
+        assert!(Repository::from_str(&format!("reg.io/{}", "a".repeat(255))).is_ok());
+        assert!(Repository::from_str(&format!("reg.io/{}", "a".repeat(256))).is_err());
+        let digest = super::super::Digest::of(b"x");
+        let fits = format!("{}.io/{}:{}@{digest}", "h".repeat(60), "a".repeat(180), "t".repeat(128));
+        let room = limits::REFERENCE_CHARS - fits.len();
+        assert!(fits.replacen('h', &"h".repeat(room + 1), 1).parse::<Reference>().is_ok());
+        assert!(fits.replacen('h', &"h".repeat(room + 2), 1).parse::<Reference>().is_err());
+    }
+
+    #[test]
     fn hostile_text_is_harmless() {
         assert_eq!(sanitize("a\u{1b}[31m\u{202e}b\nc", 40), "a?[31m?b?c");
         assert_eq!(sanitize("abcdef", 4), "abc…");

@@ -218,7 +218,24 @@ impl NoAddressAdmitted {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_looked_up_a_few_at_a_time() {
+        let resolver = Resolver::new(Reach::Node);
+        let mut others = Vec::new();
+        for _ in 0..limits::PARALLEL_LOOKUPS {
+            let found: Vec<_> = resolver.resolve("localhost".parse().unwrap()).await.unwrap().collect();
+            assert!(!found.is_empty());
+            others.push(resolver.turns.clone().try_acquire_owned().unwrap());
+        }
+        let mut waiting = resolver.resolve("localhost".parse().unwrap());
+        assert!(tokio::time::timeout(Duration::from_secs(3600), &mut waiting).await.is_err(), "all turns are taken");
+        others.pop();
+        assert!(waiting.await.is_ok());
+    }
 
     fn rules(plain_http: &[&str], configured: &[&str]) -> Rules {
         let hosts = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();

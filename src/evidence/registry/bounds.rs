@@ -33,6 +33,8 @@ pub struct Bounds {
     pub tries: usize,
     /// [`limits::REGISTRY_CONNECT`]
     pub connect: Duration,
+    /// [`limits::REGISTRY_IDLE`]
+    pub idle: Duration,
     /// [`limits::REGISTRY_REQUEST`]
     pub request: Duration,
     /// [`limits::EVIDENCE_DEADLINE`]
@@ -63,6 +65,7 @@ impl Default for Bounds {
             redirects: limits::REDIRECTS,
             tries: limits::REGISTRY_TRIES,
             connect: limits::REGISTRY_CONNECT,
+            idle: limits::REGISTRY_IDLE,
             request: limits::REGISTRY_REQUEST,
             deadline: limits::EVIDENCE_DEADLINE,
             hedge: limits::LAYOUT_HEDGE,

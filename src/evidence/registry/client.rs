@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Mutex, sync::PoisonError, time::Duration};
 use reqwest::{Client, redirect};
 
 use super::address::{Reach, Resolver};
-use crate::{evidence::Cause, limits};
+use crate::evidence::Cause;
 
 /// The clients that were needed so far.
 ///
@@ -18,14 +18,16 @@ use crate::{evidence::Cause, limits};
 #[derive(Debug)]
 pub(super) struct Clients {
     connect: Duration,
-    idle: usize,
+    idle: Duration,
+    kept: usize,
     made: Mutex<HashMap<(Reach, bool), Client>>,
 }
 
 impl Clients {
-    /// No clients yet. They take `connect` for a connection and keep `idle` of them for each host.
-    pub(super) fn new(connect: Duration, idle: usize) -> Self {
-        Self { connect, idle, made: Mutex::default() }
+    /// No clients yet. They take `connect` for a connection and keep `kept` of them for each host, each for
+    /// `idle` after its last use.
+    pub(super) fn new(connect: Duration, idle: Duration, kept: usize) -> Self {
+        Self { connect, idle, kept, made: Mutex::default() }
     }
 
     /// The client for `reach`, with TLS where `secure`. Only that one reads the system's certificate
@@ -35,11 +37,13 @@ impl Clients {
         if let Some(client) = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(client.clone());
         }
-        let (connect, idle) = (self.connect, self.idle);
+        let (connect, idle, kept) = (self.connect, self.idle, self.kept);
         let client = if secure {
-            tokio::task::spawn_blocking(move || build(reach, true, connect, idle)).await.map_err(|e| unusable(&e))?
+            tokio::task::spawn_blocking(move || build(reach, true, connect, idle, kept))
+                .await
+                .map_err(|e| unusable(&e))?
         } else {
-            build(reach, false, connect, idle)
+            build(reach, false, connect, idle, kept)
         };
         let client = client.map_err(|e| unusable(&e))?;
         // Two may have built one at the same time; the first stays, with its connections.
@@ -47,14 +51,14 @@ impl Clients {
     }
 }
 
-fn build(reach: Reach, secure: bool, connect: Duration, idle: usize) -> reqwest::Result<Client> {
+fn build(reach: Reach, secure: bool, connect: Duration, idle: Duration, kept: usize) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(connect)
-        .pool_max_idle_per_host(idle)
-        .pool_idle_timeout(limits::REGISTRY_IDLE)
+        .pool_max_idle_per_host(kept)
+        .pool_idle_timeout(idle)
         .tcp_nodelay(true)
         .dns_resolver(Resolver::new(reach));
     let builder = if secure { builder.https_only(true) } else { builder.tls_certs_only([]).http1_only() };

@@ -67,3 +67,35 @@ pub(super) fn told(cause: Cause, tries: usize, elapsed: Duration) -> Cause {
     let why = if why.is_empty() { format!("did not answer in {:.1} s", elapsed.as_secs_f64()) } else { why };
     Cause::Unreachable(if tries > 1 { format!("{why} ({tries} tries)") } else { why })
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn again(status: u16, retry_after: Option<u64>) -> Option<Duration> {
+        let headers = retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
+        refuse(StatusCode::from_u16(status).unwrap(), &headers.into_iter().collect()).err().unwrap().again
+    }
+
+    #[test]
+    fn what_can_pass_is_asked_again_after_a_pause() {
+        for status in [500, 502, 503, 504, 599] {
+            assert_eq!(again(status, None), Some(limits::RETRY_PAUSE));
+        }
+        assert_eq!(silent().again, Some(limits::RETRY_PAUSE));
+        for status in [401, 403, 429, 302] {
+            assert_eq!(again(status, None), None);
+        }
+    }
+
+    #[test]
+    fn a_registry_that_asks_for_patience_gets_some() {
+        let longest = limits::RETRY_AFTER.as_secs();
+        assert_eq!(again(429, Some(0)), Some(Duration::ZERO));
+        assert_eq!(again(429, Some(longest)), Some(limits::RETRY_AFTER));
+        assert_eq!(again(429, Some(longest + 1)), None);
+        assert_eq!(again(429, Some(u64::MAX)), None);
+    }
+}

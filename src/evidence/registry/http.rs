@@ -55,7 +55,7 @@ impl Http {
     pub(super) fn new(options: RegistryOptions, bounds: Bounds) -> Self {
         Self {
             rules: Rules::new(options),
-            clients: Clients::new(bounds.connect, bounds.parallel_fetches),
+            clients: Clients::new(bounds.connect, bounds.idle, bounds.parallel_fetches),
             tokens: Tokens::new(),
             requests: AtomicU64::new(0),
             bounds,

@@ -89,12 +89,13 @@ async fn issue(http: &Http, place: &Place, challenge: &Challenge, until: Instant
     let text = issued.token.or(issued.access_token).filter(|text| !text.is_empty()).ok_or_else(unreadable)?;
     let mut header = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| unreadable())?;
     header.set_sensitive(true);
-    let life =
-        issued.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
-    Ok(Token {
-        header,
-        until: Instant::now() + life.clamp(limits::TOKEN_LIFE_LEAST, limits::TOKEN_LIFE_MOST) - limits::TOKEN_SLACK,
-    })
+    Ok(Token { header, until: Instant::now() + life(issued.expires_in) })
+}
+
+/// How long a token is used that is said to live for so many seconds.
+fn life(seconds: Option<i64>) -> Duration {
+    let stated = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+    stated.clamp(limits::TOKEN_LIFE_LEAST, limits::TOKEN_LIFE_MOST) - limits::TOKEN_SLACK
 }
 
 /// The question to the token service, which must be one that a token may be asked of: by HTTPS, or on
@@ -243,8 +244,37 @@ mod tests {
 
     #[test]
     fn an_endless_challenge_is_not_read() {
-        let long = format!("Bearer realm=\"https://a/{}\"", "x".repeat(limits::CHALLENGE_CHARS));
-        let headers = [(WWW_AUTHENTICATE, HeaderValue::from_str(&long).unwrap())].into_iter().collect();
-        assert_eq!(Challenge::among(&headers), None);
+        let among = |chars: usize| {
+            let realm = "x".repeat(chars - "Bearer realm=\"\"".len());
+            let long = HeaderValue::from_str(&format!("Bearer realm=\"{realm}\"")).unwrap();
+            Challenge::among(&[(WWW_AUTHENTICATE, long)].into_iter().collect())
+        };
+        assert!(among(limits::CHALLENGE_CHARS).is_some());
+        assert_eq!(among(limits::CHALLENGE_CHARS + 1), None);
+    }
+
+    #[test]
+    fn a_token_is_used_neither_shorter_nor_longer_than_is_sensible() {
+        let used = |seconds: Option<i64>| life(seconds) + limits::TOKEN_SLACK;
+        for seconds in [None, Some(i64::MIN), Some(-1), Some(0), Some(59), Some(60)] {
+            assert_eq!(used(seconds), limits::TOKEN_LIFE_LEAST, "{seconds:?}");
+        }
+        assert_eq!(used(Some(300)), Duration::from_secs(300));
+        for seconds in [Some(3600), Some(3601), Some(i64::MAX)] {
+            assert_eq!(used(seconds), limits::TOKEN_LIFE_MOST, "{seconds:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_are_bounded() {
+        let tokens = Tokens::new();
+        let until = Instant::now() + Duration::from_secs(60);
+        for number in 0..limits::TOKENS + 100 {
+            let token = Token { header: HeaderValue::from_static("Bearer x"), until };
+            tokens.0.insert(format!("reg.io/a{number}").parse().unwrap(), token).await;
+        }
+        tokens.0.run_pending_tasks().await;
+        let held = tokens.0.entry_count();
+        assert!((limits::TOKENS / 2..=limits::TOKENS).contains(&held), "{held}");
     }
 }

@@ -157,3 +157,25 @@ fn a_node_could_choose_what_its_processor_runs_and_what_states_no_platform() {
     assert_eq!(crate::image::NodePlatform { architecture: "amd64" }.choices(&read).count(), 3);
     assert_eq!(crate::image::NodePlatform { architecture: "arm64" }.choices(&read).count(), 2);
 }
+
+#[test]
+fn what_a_document_lists_is_bounded() {
+    let layers = |count: usize| {
+        manifest(&format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[{}]}}"#, vec![LAYER; count].join(",")))
+    };
+    assert!(layers(limits::LAYERS).is_ok() && layers(limits::LAYERS + 1).is_err());
+    let digest = Digest::of(b"diff");
+    let config = |count: usize| {
+        let ids = vec![format!("\"{digest}\""); count].join(",");
+        Config::parse(
+            format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":[{ids}]}}}}"#)
+                .as_bytes(),
+        )
+    };
+    assert!(config(limits::LAYERS).is_ok() && config(limits::LAYERS + 1).is_err());
+    let child = format!(r#"{{"mediaType":"{}","digest":"{digest}","size":1}}"#, media_type::MANIFEST);
+    let children = |count: usize| {
+        index(&format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, vec![child.as_str(); count].join(",")))
+    };
+    assert!(children(limits::INDEX_CHILDREN).is_ok() && children(limits::INDEX_CHILDREN + 1).is_err());
+}

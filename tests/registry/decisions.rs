@@ -1,0 +1,116 @@
+//! How many decisions ask registries at the same time, and for how long.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use pullgate::{
+    admission::Admission,
+    clock::Clock,
+    config::Config,
+    decisions::Asking,
+    evidence::kept::Kept,
+    policy::{
+        Policy,
+        decision::{Code, Decision, Verdict},
+        evaluate::{Origin, Subject},
+    },
+    snapshot::Snapshot,
+};
+use sigstore_crypto::KeyPair;
+
+use super::{hostile::Reply, *};
+
+struct Node {
+    server: HostileRegistry,
+    /// The images that were asked about.
+    asked: Arc<Mutex<HashSet<String>>>,
+    snapshot: Arc<Snapshot>,
+    admission: Arc<Admission>,
+}
+
+impl Node {
+    /// A node whose registry never answers.
+    async fn new() -> Arc<Self> {
+        let server = HostileRegistry::start().await;
+        let asked: Arc<Mutex<HashSet<String>>> = Arc::default();
+        let seen = asked.clone();
+        server.on("", move |request, _| {
+            let image = request.path().rsplit('/').next().unwrap_or_default().to_owned();
+            seen.lock().unwrap().insert(image);
+            Reply::Silence
+        });
+        let pem = KeyPair::generate_ecdsa_p256().unwrap().public_key_der().unwrap().to_pem();
+        let policy = format!(
+            "schema = 1\n[[attestor]]\nname = \"ci\"\nmay-sign = [\"signature\"]\n\
+             keys = [{{ algorithm = \"ecdsa-p256-sha256\", pem = '''\n{pem}''' }}]\n[default]\nrequire = {{ all = [\"ci\"] }}\n"
+        );
+        let policy = Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap();
+        let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"\n").unwrap();
+        let snapshot = Snapshot {
+            generation: 1,
+            // One question for each image, for ever.
+            registry: client(Bounds { request: LONG, deadline: LONG, tries: 1, ..in_order() }),
+            config: Arc::new(config),
+            policy: Some(Arc::new(policy)),
+            boot: Arc::default(),
+            trouble: None,
+        };
+        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        Arc::new(Self { server, asked, snapshot: Arc::new(snapshot), admission })
+    }
+
+    fn subject(&self, number: usize) -> Subject {
+        let name = Some(self.server.place("app").repository);
+        Subject { digest: Digest::of(&number.to_le_bytes()), name, origin: Origin::Fetched }
+    }
+
+    /// How many images are asked about at once: waits until as many are, and then whether more follow.
+    async fn at_once(&self, expected: usize) -> usize {
+        let asked = || self.asked.lock().unwrap().len();
+        while asked() < expected {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        asked()
+    }
+
+    async fn decide(&self, numbers: std::ops::Range<usize>) -> Decision {
+        let subjects = numbers.map(|number| self.subject(number)).collect();
+        self.admission.decide(&self.snapshot, subjects, Asking::Usual).await
+    }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn the_subjects_of_one_request_take_turns() {
+    let node = Node::new().await;
+    tokio::select! {
+        decision = node.decide(0..3 * limits::PARALLEL_SUBJECTS) => panic!("{decision:?}"),
+        at_once = node.at_once(limits::PARALLEL_SUBJECTS) => assert_eq!(at_once, limits::PARALLEL_SUBJECTS),
+    }
+}
+
+#[tokio::test]
+async fn decisions_that_gather_evidence_take_turns() {
+    let node = Node::new().await;
+    let mut deciding = tokio::task::JoinSet::new();
+    for number in 0..2 * limits::PARALLEL_DECISIONS {
+        let node = node.clone();
+        deciding.spawn(async move { node.decide(number..number + 1).await });
+    }
+    assert_eq!(node.at_once(limits::PARALLEL_DECISIONS).await, limits::PARALLEL_DECISIONS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn evidence_is_waited_for_only_so_long() {
+    let node = Node::new().await;
+    let begun = tokio::time::Instant::now();
+    let decision = node.decide(0..1).await;
+    assert_eq!((decision.verdict, decision.code()), (Verdict::Inconclusive, Some(Code::RegistryUnreachable)));
+    assert!(decision.violations[0].found.contains("no complete answer in 8 s"), "{decision:?}");
+    assert!((limits::EVIDENCE_DEADLINE..LONG).contains(&begun.elapsed()));
+}
