@@ -188,6 +188,41 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_far_behind_is_told() {
+        let behind = |seconds: u64| {
+            let folder = tempfile::tempdir().unwrap();
+            let seen = built() + SignedDuration::from_hours(24);
+            fs::write(folder.path().join("newest-time"), format!("{seen}\n")).unwrap();
+            let system = seen - SignedDuration::try_from(secs(seconds)).unwrap();
+            Clock::of(move || system, Some(folder.path())).behind()
+        };
+        let limit = limits::CLOCK_BEHIND.as_secs();
+        assert_eq!(behind(limit - 60), None);
+        assert!(behind(limit + 1).unwrap().contains("5 min behind"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_time_is_noted_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("newest-time");
+        let clock = Clock::open(folder.path());
+        let noted = async |pause: Duration| {
+            let _ = fs::remove_file(&file);
+            let _ = tokio::time::timeout(pause, clock.keep()).await;
+            file.exists()
+        };
+        assert!(noted(Duration::from_millis(1)).await, "at once");
+        let keeping = clock.keep();
+        tokio::pin!(keeping);
+        let _ = tokio::time::timeout(limits::CLOCK_KEPT / 2, &mut keeping).await;
+        fs::remove_file(&file).unwrap();
+        let _ = tokio::time::timeout(limits::CLOCK_KEPT / 4, &mut keeping).await;
+        assert!(!file.exists());
+        let _ = tokio::time::timeout(limits::CLOCK_KEPT / 2, &mut keeping).await;
+        assert!(file.exists());
+    }
+
+    #[test]
     fn a_file_that_cannot_be_used_is_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("newest-time");

@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_document_of_any_size_is_bounded() {
         let text = "mode = \"audit\"\n";
-        let padded = |bytes: u64| text.to_owned() + &"\n".repeat(usize::try_from(bytes).unwrap() - text.len());
+        let padded = |bytes: u64| text.to_owned() + &"#".repeat(usize::try_from(bytes).unwrap() - text.len());
         assert!(parse(&padded(limits::DOCUMENT_BYTES)).is_ok());
         assert!(parse(&padded(limits::DOCUMENT_BYTES + 1)).unwrap_err().to_string().contains("larger than"));
     }

@@ -217,7 +217,33 @@ async fn write(journal: &Journal, record: Record) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::Paths;
+    use crate::{
+        activation::Paths,
+        containerd::fake::{Answer, FakeContainerd},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_containerd_that_comes_up_later_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("containerd.sock");
+        let sandbox = Arc::new(SandboxWatch::new(Arc::new(Containerd::new(&socket))));
+        let paths = Paths { config: folder.path().join("config.toml"), boot: folder.path().into(), state: None };
+        let activation = Arc::new(Activation::new(paths, |_, _| ()));
+        let _ = activation.load().await;
+        let watching = tokio::spawn(watch(activation, sandbox.clone()));
+        while sandbox.last().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(sandbox.last(), Some(Sandbox::Unknown { .. })));
+        let _containerd = FakeContainerd::start_at(&socket, |_, _| Answer::Error(tonic::Status::unimplemented("none")));
+        let begun = tokio::time::Instant::now();
+        while sandbox.last() != Some(Sandbox::NoPods) {
+            tokio::time::sleep(limits::SANDBOX_PAUSE / 10).await;
+            assert!(begun.elapsed() < 3 * limits::SANDBOX_PAUSE, "{:?}", sandbox.last());
+        }
+        assert!(begun.elapsed() >= limits::SANDBOX_PAUSE / 2, "{:?}", begun.elapsed());
+        watching.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_containerd_that_hangs_does_not_keep_a_policy_from_taking_force() {

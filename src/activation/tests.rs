@@ -225,7 +225,8 @@ async fn another_policy_is_prepared_for_while_the_one_before_it_decides() {
 
 #[tokio::test]
 async fn files_of_any_size_are_bounded() {
-    let pad = |text: &str, bytes: u64| format!("{text}{}", "\n".repeat(usize::try_from(bytes).unwrap() - text.len()));
+    let pad =
+        |text: &str, bytes: u64| format!("{text}\n{}", "#".repeat(usize::try_from(bytes).unwrap() - text.len() - 1));
     for (file, text, limit) in
         [("policy.toml", POLICY.to_owned(), limits::DOCUMENT_BYTES), ("ci.pub", pem(&key()), limits::KEY_FILE_BYTES)]
     {

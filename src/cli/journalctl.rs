@@ -186,3 +186,19 @@ fn read_some(mut stream: impl Read) -> String {
     let _ = io::copy(&mut stream, &mut io::sink());
     String::from_utf8_lossy(&beginning).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_complaints_the_beginning_is_kept_and_all_is_read() {
+        let limit = usize::try_from(limits::COMPLAINT_BYTES).unwrap();
+        for length in [0, limit, limit + 1, 100 * limit] {
+            let bytes = vec![b'x'; length];
+            let mut stream = io::Cursor::new(&bytes);
+            assert_eq!(read_some(&mut stream).len(), length.min(limit));
+            assert_eq!(stream.position(), length as u64, "who writes is not kept waiting");
+        }
+    }
+}

@@ -82,7 +82,8 @@ impl FakeContainerd {
                 .add_service(Endpoint::<2>(answers.clone()))
                 .add_service(Endpoint::<3>(answers.clone()))
                 .add_service(Endpoint::<4>(answers.clone()))
-                .add_service(Endpoint::<5>(answers))
+                .add_service(Endpoint::<5>(answers.clone()))
+                .add_service(Endpoint::<6>(answers))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             served.await.unwrap();
         });
@@ -124,6 +125,7 @@ services! {
     3 "containerd.services.introspection.v1.Introspection",
     4 "containerd.services.snapshots.v1.Snapshots",
     5 "runtime.v1.RuntimeService",
+    6 "containerd.services.namespaces.v1.Namespaces",
 }
 
 impl<const SERVICE: usize> Service<http::Request<Body>> for Endpoint<SERVICE> {

@@ -262,3 +262,23 @@ pub struct RegistryOptions {
     /// also when only an archive claims the name.
     pub configured: Vec<Host>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_registry_says_a_little_is_kept() {
+        let mut asked = Asked::new("reg.io/x", Layout::Referrers);
+        let room = limits::GAP_CHARS - Cause::Misbehaved(String::new()).to_string().chars().count();
+        for (more, end) in [(0, 'é'), (1, '…')] {
+            asked.gap = None;
+            asked.broke(&Cause::Misbehaved("é".repeat(room + more)));
+            let kept = asked.gap.clone().unwrap();
+            assert_eq!((kept.chars().count(), kept.chars().last()), (limits::GAP_CHARS, Some(end)));
+        }
+        let first = asked.gap.clone();
+        asked.broke(&Cause::Throttled);
+        assert_eq!(asked.gap, first, "the first is the one that is told");
+    }
+}

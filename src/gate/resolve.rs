@@ -187,3 +187,6 @@ async fn decide(admission: Arc<Admission>, snapshot: Arc<Snapshot>, question: Ar
     let subjects = |digest| vec![Subject { digest, name: Some(repository.clone()), origin: Origin::Fetched }];
     image::decide(&admission, &snapshot, &place, *digest, Some(media_type), Asking::Anew, subjects).await.decision
 }
+
+#[cfg(test)]
+mod tests;

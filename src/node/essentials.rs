@@ -196,7 +196,14 @@ fn stated(image: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use containerd_client::{
+        services::v1::{GetImageRequest, GetImageResponse, Image, ReadContentRequest, ReadContentResponse},
+        types::Descriptor,
+    };
+    use prost::Message;
+
     use super::*;
+    use crate::containerd::fake::{Answer, FakeContainerd};
 
     #[test]
     fn an_image_is_looked_for_by_the_names_that_containerd_gives_it() {
@@ -217,6 +224,71 @@ mod tests {
         for image in ["", "a b", "UPPER/case", "x@sha512:00", "x:\n"] {
             assert!(records(image).is_err(), "{image}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_image_is_known_by_its_documents_that_are_on_the_node() {
+        let manifest = |name: &str| {
+            let config =
+                format!(r#"{{"mediaType":"{}","digest":"{}","size":1}}"#, media_type::CONFIG, Digest::of(b"c"));
+            format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"annotations":{{"a":"{name}"}}}}"#)
+                .into_bytes()
+        };
+        let child = |bytes: &[u8], kind: &str, architecture: &str| {
+            let digest = Digest::of(bytes);
+            format!(
+                r#"{{"mediaType":"{kind}","digest":"{digest}","size":1,"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#
+            )
+        };
+        let index = |children: &[String]| {
+            format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#, media_type::INDEX, children.join(","))
+                .into_bytes()
+        };
+        let here = NodePlatform::here().architecture;
+        let (native, foreign, absent) = (manifest("native"), manifest("foreign"), manifest("absent"));
+        let usual = index(&[
+            child(&native, media_type::MANIFEST, here),
+            child(&foreign, media_type::MANIFEST, "s390x"),
+            child(&absent, media_type::MANIFEST, here),
+            child(&native, media_type::INDEX, here),
+        ]);
+        let empty = index(&[child(&absent, media_type::MANIFEST, here)]);
+        let digests = [&native, &usual, &empty, &absent].map(|bytes| Digest::of(bytes));
+        let blobs = [native.clone(), foreign, usual.clone(), empty, b"{}".to_vec()];
+        let fake = FakeContainerd::start(move |method, message| match method {
+            "Images/Get" => {
+                let name = GetImageRequest::decode(message).unwrap().name;
+                let digest = match name.as_str() {
+                    "reg.io/native:1" => digests[0],
+                    "reg.io/usual:1" => digests[1],
+                    "reg.io/empty:1" => digests[2],
+                    "reg.io/absent:1" => digests[3],
+                    "reg.io/junk:1" => Digest::of(b"{}"),
+                    _ => return Answer::missing(),
+                };
+                let target = Descriptor { digest: digest.to_string(), ..Descriptor::default() };
+                Answer::message(&GetImageResponse { image: Some(Image { target: Some(target), ..Image::default() }) })
+            }
+            "Content/Read" => {
+                let digest = ReadContentRequest::decode(message).unwrap().digest;
+                match blobs.iter().find(|blob| Digest::of(blob).to_string() == digest) {
+                    Some(blob) => Answer::message(&ReadContentResponse { offset: 0, data: blob.clone() }),
+                    None => Answer::missing(),
+                }
+            }
+            _ => Answer::missing(),
+        });
+        let containerd = fake.client();
+        let content = ContentStore::new(containerd.clone(), Kept::default());
+        let documents = async |image: &str| documents(&containerd, &content, image).await;
+        assert_eq!(documents("reg.io/native:1").await.unwrap(), [(digests[0], "")]);
+        assert_eq!(documents("reg.io/usual:1").await.unwrap(), [(digests[1], "index of "), (digests[0], "")]);
+        for absent in ["reg.io/absent:1", "reg.io/empty:1", "reg.io/nowhere:1"] {
+            assert!(documents(absent).await.unwrap_err().contains("not on the node; pull it"), "{absent}");
+        }
+        assert!(documents("reg.io/junk:1").await.is_err());
+        let moved = format!("reg.io/native:1@{}", Digest::of(b"another"));
+        assert!(documents(&moved).await.unwrap_err().contains("not on the node"));
     }
 
     #[test]

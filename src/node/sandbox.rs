@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -183,7 +183,12 @@ async fn configuration(containerd: &Containerd) -> Result<String, String> {
     let process = containerd.process().await.map_err(|error| format!("containerd: {error}"))?;
     let process = process.ok_or("containerd's process is not known")?;
     let (program, file) = started_as(process)?;
-    let mut command = Command::new(&program);
+    dumped(&program, file).await
+}
+
+/// What `PROGRAM config dump` prints.
+async fn dumped(program: &Path, file: Option<String>) -> Result<String, String> {
+    let mut command = Command::new(program);
     if let Some(file) = file {
         command.arg("--config").arg(file);
     }
@@ -251,9 +256,62 @@ fn of_configuration(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use containerd_client::{
+        services::v1::{GetImageResponse, Image},
+        types::Descriptor,
+    };
 
     use super::*;
+    use crate::containerd::fake::{Answer, FakeContainerd};
+
+    /// A containerd 1.7 that starts pods with `reg.io/pause:3`, which is on the node if `here`.
+    fn containerd(here: bool) -> FakeContainerd {
+        FakeContainerd::start(move |method, _| match method {
+            "RuntimeService/Status" => {
+                let config = r#"{"sandboxImage":"reg.io/pause:3"}"#.to_owned();
+                Answer::message(&StatusResponse { info: [("config".to_owned(), config)].into() })
+            }
+            "Images/Get" if here => {
+                let target = Descriptor { digest: Digest::of(b"pause").to_string(), ..Descriptor::default() };
+                Answer::message(&GetImageResponse { image: Some(Image { target: Some(target), ..Image::default() }) })
+            }
+            _ => Answer::missing(),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_not_listed_is_an_alarm_and_each_change_is_told() {
+        let image = || "reg.io/pause:3".to_owned();
+        let digest = Digest::of(b"pause");
+        let fake = containerd(true);
+        let watch = SandboxWatch::new(fake.client());
+        for (boot, expected, changes) in [
+            (BootList::default(), Sandbox::NotListed { image: image(), digest }, true),
+            ([Digest::of(b"other")].into(), Sandbox::NotListed { image: image(), digest }, false),
+            ([digest].into(), Sandbox::Listed { image: image() }, true),
+            (BootList::default(), Sandbox::NotListed { image: image(), digest }, true),
+        ] {
+            assert_eq!(watch.look(&boot).await, (expected, changes));
+        }
+        let fake = containerd(false);
+        let (seen, _) = SandboxWatch::new(fake.client()).look(&[digest].into()).await;
+        assert_eq!(seen, Sandbox::NotHere { image: image() });
+        let unknown = FakeContainerd::start(|_, _| Answer::Error(tonic::Status::unimplemented("no such service")));
+        let (seen, _) = SandboxWatch::new(unknown.client()).look(&BootList::default()).await;
+        assert_eq!(seen, Sandbox::NoPods);
+    }
+
+    #[tokio::test]
+    async fn a_configuration_of_any_size_is_bounded() {
+        let dumped =
+            async |program: &str, file: Option<&str>| dumped(Path::new(program), file.map(str::to_owned)).await;
+        assert_eq!(dumped("/bin/echo", None).await.unwrap(), "config dump\n");
+        assert_eq!(dumped("/bin/echo", Some("/a")).await.unwrap(), "--config /a config dump\n");
+        let limit = limits::CONTAINERD_CONFIG_BYTES;
+        assert!(dumped("/usr/bin/yes", None).await.unwrap_err().contains(&format!("more than {limit} bytes")));
+        assert!(dumped("/bin/false", None).await.unwrap_err().contains("exit status"));
+        assert!(dumped("/nonexistent", None).await.is_err());
+    }
 
     #[test]
     fn containerd_tells_it_in_one_place_or_another() {

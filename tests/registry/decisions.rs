@@ -12,6 +12,7 @@ use pullgate::{
     config::Config,
     decisions::Asking,
     evidence::kept::Kept,
+    gate,
     policy::{
         Policy,
         decision::{Code, Decision, Verdict},
@@ -21,7 +22,10 @@ use pullgate::{
 };
 use sigstore_crypto::KeyPair;
 
-use super::{hostile::Reply, *};
+use super::{
+    hostile::{INDEX, MANIFEST, Reply},
+    *,
+};
 
 struct Node {
     server: HostileRegistry,
@@ -34,14 +38,20 @@ struct Node {
 impl Node {
     /// A node whose registry never answers.
     async fn new() -> Arc<Self> {
-        let server = HostileRegistry::start().await;
-        let asked: Arc<Mutex<HashSet<String>>> = Arc::default();
-        let seen = asked.clone();
-        server.on("", move |request, _| {
+        let node = Self::answered().await;
+        let seen = node.asked.clone();
+        node.server.on("", move |request, _| {
             let image = request.path().rsplit('/').next().unwrap_or_default().to_owned();
             seen.lock().unwrap().insert(image);
             Reply::Silence
         });
+        node
+    }
+
+    /// A node whose registry answers.
+    async fn answered() -> Arc<Self> {
+        let server = HostileRegistry::start().await;
+        let asked = Arc::default();
         let pem = KeyPair::generate_ecdsa_p256().unwrap().public_key_der().unwrap().to_pem();
         let policy = format!(
             "schema = 1\n[[attestor]]\nname = \"ci\"\nmay-sign = [\"signature\"]\n\
@@ -113,4 +123,26 @@ async fn evidence_is_waited_for_only_so_long() {
     assert_eq!((decision.verdict, decision.code()), (Verdict::Inconclusive, Some(Code::RegistryUnreachable)));
     assert!(decision.violations[0].found.contains("no complete answer in 8 s"), "{decision:?}");
     assert!((limits::EVIDENCE_DEADLINE..LONG).contains(&begun.elapsed()));
+}
+
+#[tokio::test]
+async fn an_index_with_many_children_for_one_node_is_refused() {
+    for (count, refused) in [(limits::INDEX_CHOICES, false), (limits::INDEX_CHOICES + 1, true)] {
+        let node = Node::answered().await;
+        let child = |number: usize| {
+            let digest = Digest::of(&number.to_le_bytes());
+            format!(r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1}}"#)
+        };
+        let children: Vec<String> = (0..count).chain(0..1).map(child).collect();
+        let list = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(","));
+        let index = node.server.content().manifest("app", INDEX, list);
+        let place = node.server.place("app");
+        let name = place.repository.clone();
+        let subjects = |digest| vec![Subject { digest, name: Some(name.clone()), origin: Origin::Fetched }];
+        let decided =
+            gate::decide(&node.admission, &node.snapshot, &place, index, Some(INDEX), Asking::Usual, subjects).await;
+        let codes: Vec<Code> = decided.decision.violations.iter().map(|violation| violation.code).collect();
+        assert_eq!(codes.contains(&Code::MalformedImage), refused, "{count}: {decided:?}");
+        assert_eq!(decided.children.len(), if refused { 0 } else { count });
+    }
 }

@@ -187,6 +187,31 @@ fn evidence_for_another_digest_or_purpose_never_counts_even_if_it_got_here() {
 }
 
 #[test]
+fn an_allow_is_looked_at_again_after_a_while() {
+    let policy = policy(1);
+    let findings = gathered(&policy, &[(0, 0, false, 0)]);
+    let decision = evaluate(&policy, &findings);
+    let recheck = now() + SignedDuration::try_from(limits::RECHECK_AFTER).unwrap();
+    assert_eq!((decision.verdict, decision.valid_until), (Verdict::Allow, Some(recheck)));
+}
+
+#[test]
+fn as_many_names_are_told_as_a_person_reads() {
+    let names = |count: usize| listed((0..count).map(|i| i.to_string()));
+    assert_eq!(names(limits::NAMES_TOLD).split(", ").count(), limits::NAMES_TOLD);
+    let more = names(limits::NAMES_TOLD + 7);
+    assert!(more.starts_with(&names(limits::NAMES_TOLD)) && more.ends_with(" and 7 more"), "{more}");
+}
+
+#[test]
+fn what_a_violation_says_is_kept_in_short() {
+    let long = vec![gap(Cause::Misbehaved("x".repeat(10 * limits::VIOLATION_CHARS)))];
+    let decision = evaluate(&policy(1), &Findings { gaps: long, ..Findings::default() });
+    let violation = &decision.violations[0];
+    assert_eq!(violation.found.chars().count(), limits::VIOLATION_CHARS, "{violation:?}");
+}
+
+#[test]
 fn an_audit_period_ends() {
     let mut policy = policy(1);
     policy.rules[0].mode = Mode::Audit(Some(now()));

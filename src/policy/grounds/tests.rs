@@ -143,3 +143,17 @@ fn ten_thousand_of_the_largest_fit_into_memory() {
     let largest = size_of::<Decision>() + limits::GROUNDS_BYTES + texts;
     assert!(largest * limits::DECISIONS as usize <= 48 << 20, "{largest} bytes each");
 }
+
+#[test]
+fn kinds_of_what_does_not_count_are_few_and_short() {
+    let of = |count: usize| -> Vec<Unusable> {
+        (0..count).map(|i| Unusable::Malformed(format!("{i}{}", "x".repeat(limits::GROUNDS_CHARS)))).collect()
+    };
+    let (kinds, others) = uncounted(&of(limits::UNCOUNTED_KINDS));
+    assert_eq!((kinds.len(), others), (limits::UNCOUNTED_KINDS, 0));
+    assert!(kinds.iter().all(|kind| kind.what.chars().count() == limits::GROUNDS_CHARS));
+    let (kinds, others) = uncounted(&of(limits::UNCOUNTED_KINDS + 3));
+    assert_eq!((kinds.len(), others), (limits::UNCOUNTED_KINDS, 3));
+    let (kinds, others) = uncounted(&vec![of(1)[0].clone(); 1000]);
+    assert_eq!((kinds.len(), kinds[0].pieces, others), (1, 1000, 0));
+}

@@ -1,0 +1,190 @@
+//! Every limit is reached by a test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+const BOUNDS: &str = "tests/registry/bounds.rs";
+const CONTENT: &str = "src/evidence/content/bounds.rs";
+const DECISIONS: &str = "tests/registry/decisions.rs";
+const KEPT: &str = "src/evidence/kept/tests.rs";
+const PODS: &str = "src/node/static_pods.rs";
+const SANDBOX: &str = "src/node/sandbox.rs";
+const TOKENS: &str = "src/evidence/registry/token.rs";
+
+/// Each limit, and the test that goes as far as it and beyond.
+const REACHED: &[(&str, &str, &str)] = &[
+    ("ABSENT_LIFE", "src/policy/evaluate/tests.rs", "a_refusal_says_what_was_found_against_what_was_expected"),
+    ("ACCEPT_PAUSE", "src/gate/diff.rs", "a_connection_that_cannot_be_accepted_is_no_reason_to_spin"),
+    ("AUDIT_FIELD_BYTES", "src/audit/entry.rs", "long_values_are_cut_between_characters"),
+    ("AUDIT_MODE_WAIT", "src/gate/unpack/tests.rs", "audit_mode_waits_for_nothing_long"),
+    ("AUDIT_NUMBERS", "src/audit/numbers.rs", "a_crash_skips_numbers_and_repeats_none"),
+    ("AUDIT_PAUSE", "tests/audit.rs", "without_journald_nothing_is_written_and_its_return_is_noticed"),
+    ("AUDIT_VALUES", "tests/audit.rs", "an_oversize_entry_is_passed_in_sealed_memory_and_keeps_the_chain"),
+    ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
+    ("AUDIT_WORD_CHARS", "src/audit/record.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
+    ("BOOT_DIGESTS", "src/boot/tests.rs", "the_list_is_bounded"),
+    ("BOOT_FILE_BYTES", "src/boot/tests.rs", "a_file_is_bounded"),
+    ("BREAKS_TOLD", "src/cli/audit/tests.rs", "gaps_and_restarts_are_told_apart"),
+    ("CANDIDATE_MANIFESTS", CONTENT, "the_manifests_that_list_a_layer_are_bounded"),
+    ("CHALLENGE_CHARS", TOKENS, "an_endless_challenge_is_not_read"),
+    ("CLOCK_BEHIND", "src/clock.rs", "a_clock_that_is_far_behind_is_told"),
+    ("CLOCK_KEPT", "src/clock.rs", "the_newest_time_is_noted_now_and_then"),
+    ("COMPLAINT_BYTES", "src/cli/journalctl.rs", "of_complaints_the_beginning_is_kept_and_all_is_read"),
+    ("CONTAINERD_CALL", "src/containerd/tests.rs", "no_call_is_waited_for_without_end"),
+    ("CONTAINERD_CONFIG_BYTES", SANDBOX, "a_configuration_of_any_size_is_bounded"),
+    ("DECISIONS", "src/decisions.rs", "the_decisions_are_bounded"),
+    ("DECISION_DEADLINE", "src/gate/unpack/tests.rs", "a_decision_has_a_deadline"),
+    ("DOCUMENT_BYTES", "src/config.rs", "a_document_of_any_size_is_bounded"),
+    ("ENTRIES_HELD", "src/cli/audit/tests.rs", "as_many_entries_can_be_asked_for_as_are_held"),
+    ("ESSENTIAL_IMAGES", "src/containerd/tests.rs", "the_images_of_containers_are_told_once_each_up_to_the_limit"),
+    ("EVIDENCE_BYTES", BOUNDS, "a_piece_larger_than_the_limit_is_not_asked_for"),
+    ("EVIDENCE_DEADLINE", DECISIONS, "evidence_is_waited_for_only_so_long"),
+    ("EVIDENCE_HELD_BYTES", BOUNDS, "all_searches_together_hold_no_more_than_is_allowed"),
+    ("EVIDENCE_ITEMS", BOUNDS, "more_signatures_than_the_limit_are_said_to_be_more"),
+    ("EVIDENCE_TOTAL_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
+    ("EVIDENCE_WAITING", BOUNDS, "what_nobody_takes_is_not_read_ahead"),
+    ("GAP_CHARS", "src/evidence/mod.rs", "of_what_a_registry_says_a_little_is_kept"),
+    ("GROUNDS_BYTES", "src/policy/grounds/tests.rs", "whatever_an_attacker_chooses_it_stays_small_and_harmless"),
+    ("GROUNDS_CHARS", "src/policy/grounds/tests.rs", "kinds_of_what_does_not_count_are_few_and_short"),
+    ("INDEX_CHILDREN", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
+    ("INDEX_CHOICES", "tests/registry/decisions.rs", "an_index_with_many_children_for_one_node_is_refused"),
+    ("JOURNAL_ENTRY_BYTES", "src/audit/chain.rs", "entries_are_read_one_at_a_time_and_each_is_bounded"),
+    ("KEPT_BYTES", KEPT, "beyond_the_bounds_the_least_recently_used_go"),
+    ("KEPT_IMAGES", KEPT, "beyond_the_bounds_the_least_recently_used_go"),
+    ("KEPT_IMAGE_BYTES", KEPT, "what_is_kept_about_one_image_is_bounded"),
+    ("KEPT_PIECES", KEPT, "what_is_kept_about_one_image_is_bounded"),
+    ("KEPT_WAITING", KEPT, "who_asks_for_more_than_the_disk_takes_loses_it"),
+    ("KEY_FILE_BYTES", "src/activation/tests.rs", "files_of_any_size_are_bounded"),
+    ("LAYERS", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
+    ("LAYOUT_GRACE", "tests/registry/failures.rs", "one_bad_piece_keeps_no_other_from_being_read"),
+    ("LAYOUT_HEDGE", "tests/registry/layouts.rs", "a_layout_that_does_not_answer_delays_no_other"),
+    ("LAYOUT_PATIENCE", "tests/registry/layouts.rs", "bogus_evidence_that_stalls_does_not_hide_another_layout"),
+    ("LOG_FLUSH", "src/log.rs", "a_stalled_journal_does_not_keep_the_process_from_ending"),
+    ("LOG_LINE_BYTES", "src/log.rs", "lines_arrive_with_their_level_and_fields"),
+    ("LOG_QUEUE", "src/log.rs", "a_stalled_journal_costs_lines_and_no_time"),
+    ("MANIFEST_BYTES", CONTENT, "a_document_is_bounded"),
+    ("MESSAGE_CHARS", "src/policy/decision.rs", "the_message_keeps_its_length_and_its_ends_whatever_is_put_in"),
+    ("NAMES", "src/evidence/content.rs", "what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end"),
+    ("NAMES_TOLD", "src/policy/evaluate/tests.rs", "as_many_names_are_told_as_a_person_reads"),
+    ("PARALLEL_DECISIONS", DECISIONS, "decisions_that_gather_evidence_take_turns"),
+    ("PARALLEL_FETCHES", BOUNDS, "requests_in_flight_are_bounded"),
+    ("PARALLEL_HASHES", "src/evidence/hashed.rs", "files_are_hashed_a_few_at_a_time"),
+    ("PARALLEL_LOOKUPS", "src/evidence/registry/address.rs", "names_are_looked_up_a_few_at_a_time"),
+    (
+        "PARALLEL_QUESTIONS",
+        "src/gate/resolve/tests.rs",
+        "verifiers_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many",
+    ),
+    ("PARALLEL_SUBJECTS", DECISIONS, "the_subjects_of_one_request_take_turns"),
+    ("PARENT_INDEXES", CONTENT, "the_indexes_that_list_a_manifest_are_bounded"),
+    ("PASSES", "src/gate/unpack/tests.rs", "passes_are_bounded_in_number_and_time"),
+    ("PASS_LIFE", "src/gate/unpack/tests.rs", "passes_are_bounded_in_number_and_time"),
+    ("POD_BYTES", PODS, "a_manifest_is_bounded"),
+    ("POD_FILES", PODS, "the_files_are_bounded"),
+    ("QUESTION_ARGUMENTS", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
+    ("QUESTION_BYTES", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
+    ("RECHECK_AFTER", "src/policy/evaluate/tests.rs", "an_allow_is_looked_at_again_after_a_while"),
+    ("REDIRECTS", BOUNDS, "redirects_end"),
+    ("REFERENCE_CHARS", "src/image/reference.rs", "a_reference_is_bounded"),
+    ("REFERRERS", BOUNDS, "ten_thousand_referrers_are_not_all_read"),
+    ("REFERRERS_API_MEMORY", "src/evidence/registry/habits.rs", "a_missing_referrers_api_is_believed_for_a_while"),
+    ("REFERRERS_PAGES", BOUNDS, "endless_pages_end"),
+    ("REFERRERS_PAGE_BYTES", BOUNDS, "a_list_of_referrers_is_bounded_in_bytes"),
+    ("REGISTRY_CONNECT", BOUNDS, "a_registry_that_takes_no_connection_is_given_up"),
+    ("REGISTRY_HABITS", "src/evidence/registry/habits.rs", "the_memory_is_bounded"),
+    ("REGISTRY_IDLE", BOUNDS, "an_idle_connection_is_given_up"),
+    ("REGISTRY_REQUEST", BOUNDS, "one_request_takes_no_longer_than_its_limit"),
+    ("REGISTRY_TRIES", BOUNDS, "a_registry_that_fails_is_asked_as_often_as_the_limit_says"),
+    ("RESOLVE_DEADLINE", "src/gate/resolve/tests.rs", "a_question_is_decided_in_time_or_refused"),
+    ("RETRY_AFTER", "src/evidence/registry/failure.rs", "a_registry_that_asks_for_patience_gets_some"),
+    ("RETRY_PAUSE", "src/evidence/registry/failure.rs", "what_can_pass_is_asked_again_after_a_pause"),
+    ("SANDBOX_LOOK", SANDBOX, "a_containerd_that_does_not_answer_is_not_waited_for"),
+    ("SANDBOX_PAUSE", "src/daemon.rs", "a_containerd_that_comes_up_later_is_found"),
+    ("SHOWN_CHARS", "src/cli/page.rs", "nothing_reaches_a_terminal_as_it_came"),
+    ("SMALL_EVIDENCE_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
+    ("SUBJECTS", "src/admission.rs", "the_subjects_of_one_request_are_bounded"),
+    ("SUMMARY_ROWS", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),
+    ("SUMMARY_VALUES", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),
+    ("TOKENS", TOKENS, "tokens_are_bounded"),
+    ("TOKEN_BYTES", "tests/registry/credentials.rs", "a_token_service_may_fail_like_a_registry"),
+    ("TOKEN_LIFE_LEAST", TOKENS, "a_token_is_used_neither_shorter_nor_longer_than_is_sensible"),
+    ("TOKEN_LIFE_MOST", TOKENS, "a_token_is_used_neither_shorter_nor_longer_than_is_sensible"),
+    ("TOKEN_SLACK", TOKENS, "a_token_is_used_neither_shorter_nor_longer_than_is_sensible"),
+    ("UNCOUNTED_KINDS", "src/policy/grounds/tests.rs", "kinds_of_what_does_not_count_are_few_and_short"),
+    (
+        "VERIFIER_PATIENCE",
+        "src/gate/resolve/tests.rs",
+        "verifiers_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many",
+    ),
+    ("VIOLATION_CHARS", "src/policy/evaluate/tests.rs", "what_a_violation_says_is_kept_in_short"),
+    ("WALK", "src/daemon.rs", "a_containerd_that_hangs_does_not_keep_a_policy_from_taking_force"),
+];
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(here(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The names of the constants in `src/limits.rs`.
+fn limits() -> BTreeSet<String> {
+    let text = read("src/limits.rs");
+    let names = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The sources, without comments and the limits themselves.
+fn sources(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("src/limits.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            all.extend(text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_limit_has_a_test_that_reaches_it() {
+    let limits = limits();
+    assert!(limits.len() > 50, "src/limits.rs is read wrongly");
+    for limit in &limits {
+        let count = REACHED.iter().filter(|(name, ..)| name == limit).count();
+        assert_eq!(
+            count, 1,
+            "limits::{limit} needs a test that reaches it, and one line about that in tests/limits.rs"
+        );
+    }
+    for (limit, file, test) in REACHED {
+        assert!(limits.contains(*limit), "tests/limits.rs names {limit}, which is no limit any more");
+        let is_test = read(file).lines().any(|line| {
+            let line = line.trim_start();
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(test)).is_some_and(|rest| rest.starts_with('('))
+        });
+        assert!(is_test, "limits::{limit} is said to be reached by {test} in {file}, where there is no such test");
+    }
+}
+
+#[test]
+fn every_limit_limits_something() {
+    let sources = sources(&here("src"));
+    for limit in limits() {
+        let used = sources.match_indices(&format!("limits::{limit}")).any(|(at, found)| {
+            let after = sources[at + found.len()..].chars().next();
+            !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
+        });
+        assert!(used, "nothing uses limits::{limit}: delete it");
+    }
+}
