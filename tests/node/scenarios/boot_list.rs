@@ -64,7 +64,7 @@ pub fn seeded(suite: Suite) -> Result<()> {
     node.run(&["pullgate", "boot-list", "--write"])?.ok()?;
     expect::holds(node.read(OWN_LIST)? == written.as_bytes(), || "written twice".to_owned())?;
     cluster.status(1, ALARM)?;
-    node.reload()?;
+    cluster.reloads(&format!("{} digests in {OWN_LIST}", 1 + expected.len()))?;
     cluster.status(0, &format!("{} digests in {OWN_LIST}", 1 + expected.len()))?;
     let status: Value = serde_json::from_str(&node.run(&["pullgate", "status", "-o", "json"])?.ok()?)?;
     expect::holds(status["sandbox"]["state"] == "listed", || format!("status: {status}"))?;
@@ -76,7 +76,7 @@ pub fn seeded(suite: Suite) -> Result<()> {
     expect::admitted(node, Path::CriPull, &bumped)?;
     cluster.status(1, ALARM)?;
     node.write("/etc/pullgate/boot.d/more.list", bumped.digest())?;
-    node.reload()?;
+    cluster.reloads("1 digest in /etc/pullgate/boot.d/more.list")?;
     cluster.status(0, "1 digest in /etc/pullgate/boot.d/more.list")?;
 
     cluster.without_pods()
@@ -206,6 +206,12 @@ impl Cluster {
         self.node.restart_containerd()?;
         let status: Value = serde_json::from_str(&self.node.run(&["pullgate", "status", "-o", "json"])?.ok()?)?;
         expect::holds(status["sandbox"]["state"] == "no-pods", || format!("status: {status}"))
+    }
+
+    /// Reads the files again, and waits until that shows: systemd does not, and the node is judged in between.
+    fn reloads(&self, words: &str) -> Result<()> {
+        self.node.reload()?;
+        self.node.wait_until(words, || Ok(self.node.run(&["pullgate", "status"])?.text().contains(words)))
     }
 
     fn status(&self, code: i32, words: &str) -> Result<()> {
