@@ -209,6 +209,16 @@ fn a_broken_chain_ends_with_one() {
     }
 }
 
+#[test]
+fn following_ends_with_its_reader_though_nothing_new_comes() {
+    let journalctl = Journalctl::new("cat \"$(dirname \"$0\")/export\"; exec sleep 600");
+    fs::write(journalctl.0.path().join("export"), refusal(5, "reg.io/x")).unwrap();
+    let piped = format!("{{ {} \"$@\"; echo \"ended with $?\" >&2; }} | head -n 1", env!("CARGO_BIN_EXE_pullgate"));
+    let output = journalctl.shell(&piped, &["audit", "--follow"]);
+    assert_eq!((stdout(&output).lines().count(), stderr(&output).as_str()), (1, "ended with 0\n"));
+    assert!(journalctl.asked().contains("--follow\n--lines=10\n"));
+}
+
 /// A million of them, and pullgate may take no more than 200 MiB of addresses.
 #[test]
 fn a_million_entries_are_read_one_at_a_time() {

@@ -145,6 +145,9 @@ fn summarise(out: &mut impl Write, arguments: &Arguments) -> Result<ExitCode, En
 fn told(arguments: &Arguments) -> Result<impl Iterator<Item = Result<Told, Trouble>>, Trouble> {
     let image = arguments.image.clone();
     let entries = query(arguments).read()?;
+    if arguments.follow {
+        entries.end_with_reader();
+    }
     Ok(entries.map(|entry| entry.map(|entry| Told::from(&entry))).filter(move |told| match (told, &image) {
         (Ok(told), Some(image)) => told.decided.as_ref().is_some_and(|decided| {
             [&decided.image, &decided.decision.name].into_iter().flatten().any(|name| is_named(name, image))

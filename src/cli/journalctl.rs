@@ -2,8 +2,15 @@
 
 use std::{
     io::{self, BufReader, Read},
+    os::fd::AsFd,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
 use crate::{
@@ -105,6 +112,7 @@ impl Query {
         let (output, complaints) = child.stdout.take().zip(child.stderr.take()).ok_or_else(broken)?;
         let complaints = std::thread::spawn(move || read_some(complaints));
         let entries = Box::new(exported(BufReader::with_capacity(1 << 16, output)));
+        let child = Arc::new(Mutex::new(child));
         Ok(Entries { child, entries: Some(entries), complaints: Some(complaints), sender: self.sender })
     }
 
@@ -119,7 +127,7 @@ impl Query {
 
 /// Entries as journalctl writes them. Dropped early, they end journalctl.
 pub(super) struct Entries {
-    child: Child,
+    child: Arc<Mutex<Child>>,
     entries: Option<Box<dyn Iterator<Item = Result<Exported, BadExport>>>>,
     complaints: Option<JoinHandle<String>>,
     sender: Sender,
@@ -151,10 +159,29 @@ impl Iterator for Entries {
 }
 
 impl Entries {
+    /// Ends this process as soon as nobody reads what it prints, also while there is nothing to print.
+    pub(super) fn end_with_reader(&self) {
+        let child = self.child.clone();
+        std::thread::spawn(move || {
+            let stdout = io::stdout();
+            let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+            let polled = loop {
+                match poll(&mut watched, PollTimeout::NONE) {
+                    Err(Errno::EINTR) => {}
+                    polled => break polled,
+                }
+            };
+            if polled.is_ok() {
+                end(&child);
+                std::process::exit(0);
+            }
+        });
+    }
+
     /// Waits for journalctl's end; what it had to complain about, if it failed.
     fn end(&mut self) -> Option<Trouble> {
         self.entries = None;
-        let status = self.child.wait();
+        let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         let complaints = self.complaints.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         let complaint = sanitize(complaints.lines().next().unwrap_or_default(), 400);
         match status {
@@ -174,9 +201,14 @@ impl Drop for Entries {
     fn drop(&mut self) {
         // Closed first: journalctl may wait for somebody to read.
         self.entries = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&self.child);
     }
+}
+
+fn end(child: &Mutex<Child>) {
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// The beginning of `stream`; the rest is read and forgotten, so that who writes does not wait.

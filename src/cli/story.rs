@@ -158,7 +158,7 @@ pub(super) fn mend(page: &mut Page, decision: &Decision, files: &Files<'_>, poli
         page.copy(&exemption(decision, digest));
     }
     if code.is_settled_by_boot_list() {
-        page.row("or at once", "on a node that must start right now, whatever the policy says:");
+        page.row("or now", "on a node that must start right now, whatever the policy says:");
         page.copy(&boot_line(digest, files));
     }
 }

@@ -228,7 +228,7 @@ fn tell_decision(
         page.row("", when_and_id(admitted, zone));
     }
     if let Some(command) = check_command(decided) {
-        page.row("again", command);
+        page.row("reproduce", command);
     }
 }
 

@@ -36,7 +36,7 @@ pub fn explained(suite: Suite) -> Result<()> {
         "missing  demo".to_owned(),
         ".sig: nothing there".to_owned(),
         "referrers: nothing there".to_owned(),
-        format!("again     pullgate check {}", unsigned.by_digest()),
+        format!("reproduce pullgate check {}", unsigned.by_digest()),
         "answer    refused".to_owned(),
         "k8s.io".to_owned(),
     ] {
@@ -82,8 +82,8 @@ pub fn agrees_with_check(suite: Suite) -> Result<()> {
     let elsewhere = node.push("elsewhere/x:v1", &Image::of_small_layers("elsewhere", 2)?)?;
     for (image, code) in [(&unsigned, "PG101"), (&elsewhere, "PG201")] {
         let story = why(&node, &[&refusal(&node, image, code)?])?;
-        let again = copied(&story, "  again     ")?;
-        let check = node.sh(again.trim_start_matches("again").trim())?;
+        let again = copied(&story, "  reproduce ")?;
+        let check = node.sh(again.trim_start_matches("reproduce").trim())?;
         expect::holds(check.code == 1, || format!("`check` ends with {}: {}", check.code, check.text()))?;
         let check = check.stdout;
         // `check` was given a name with a digest, the gate a name alone.
@@ -101,7 +101,9 @@ pub fn agrees_with_check(suite: Suite) -> Result<()> {
     expect::refused(&node, Path::CriPull, &elsewhere, &["PG101"])?;
     node.sign(&elsewhere, "demo", Layout::usual(suite))?;
     says(&node.run(&["pullgate", "check", &elsewhere.by_digest()])?.text(), "ALLOW")?;
+    // Without a policy that was ever good.
     node.write(KEY_FILE, "no key")?;
+    node.run(&["rm", "/var/lib/pullgate/last-good.json"])?.ok()?;
     node.configure(CONFIG, POLICY)?;
     node.clean()?;
     let id = refusal(&node, &unsigned, "PG402")?;
