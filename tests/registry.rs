@@ -18,13 +18,15 @@ mod hostile;
 mod images;
 #[path = "registry/layouts.rs"]
 mod layouts;
+#[path = "registry/questions.rs"]
+mod questions;
 
 use std::time::Duration;
 
 use hostile::HostileRegistry;
 use pullgate::{
     evidence::{
-        Cause, Formats, Found, Gap, Material, Place, RegistryOptions,
+        Asked, Cause, Formats, Found, Gap, Material, Place, RegistryOptions,
         registry::{Bounds, Registry},
     },
     image::Digest,
@@ -51,6 +53,7 @@ fn client(bounds: Bounds) -> Registry {
 struct Gathered {
     found: Vec<Found>,
     gaps: Vec<Gap>,
+    asked: Vec<Asked>,
 }
 
 impl Gathered {
@@ -78,7 +81,7 @@ impl Gathered {
 
 async fn gather(registry: &Registry, place: Place, digest: Digest, formats: Formats) -> Gathered {
     let mut stream = registry.evidence(place, digest, formats);
-    let mut gathered = Gathered { found: Vec::new(), gaps: Vec::new() };
+    let mut gathered = Gathered { found: Vec::new(), gaps: Vec::new(), asked: Vec::new() };
     let all = async {
         while let Some(item) = stream.items.recv().await {
             match item {
@@ -88,5 +91,6 @@ async fn gather(registry: &Registry, place: Place, digest: Digest, formats: Form
         }
     };
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("every search ends");
+    gathered.asked = stream.questions.so_far();
     gathered
 }

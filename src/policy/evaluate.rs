@@ -279,7 +279,7 @@ pub fn gap_violation(gap: &Gap) -> Violation {
 /// The largest set of `attestors` to which distinct keys that vouch for `subject` can be assigned, by name.
 ///
 /// A maximum bipartite matching by augmenting paths: with overlapping attestors, who counts as whom matters.
-fn distinct_signers(attestors: &[&Attestor], subject: &Subject, vouched: &[Vouched]) -> Vec<String> {
+pub(super) fn distinct_signers(attestors: &[&Attestor], subject: &Subject, vouched: &[Vouched]) -> Vec<String> {
     let counts = |attestor: &Attestor, vouched: &Vouched| counts(attestor, subject, vouched);
     let mut owner: BTreeMap<Digest, usize> = BTreeMap::new();
     for i in 0..attestors.len() {

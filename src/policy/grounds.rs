@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Policy, Requirement, Rule,
-    evaluate::{Findings, Subject, counts},
+    evaluate::{Findings, Subject, counts, distinct_signers},
 };
 use crate::{
     evidence::Asked,
     image::{Digest, sanitize},
     limits,
     trust::{Attestor, Purpose},
-    verify::Unusable,
+    verify::{Unusable, Vouched},
 };
 
 /// What was required, where it was looked for, and what was found. At most [`limits::GROUNDS_BYTES`] in memory; all
@@ -132,8 +132,11 @@ impl Policy {
     pub(super) fn grounds(&self, rule: &Rule, subject: &Subject, findings: &Findings, now: Timestamp) -> Grounds {
         let Requirement::AtLeast { count: needed, .. } = &rule.require else { return Grounds::default() };
         let name = subject.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let attestors = self.attestors_of(rule);
+        let signers = distinct_signers(&attestors, subject, &findings.vouched);
         let required = |attestor: &&Attestor| {
-            let vouched = findings.vouched.iter().find(|vouched| counts(attestor, subject, vouched));
+            let counts = |vouched: &&Vouched| signers.contains(&attestor.name) && counts(attestor, subject, vouched);
+            let vouched = findings.vouched.iter().find(counts);
             let vouched = vouched.map(|vouched| Vouching {
                 key: *vouched.key(),
                 predicate: match vouched.purpose() {
@@ -144,7 +147,7 @@ impl Policy {
             });
             Required { attestor: sanitize(&attestor.name, limits::GROUNDS_CHARS), vouched }
         };
-        let mut required: Vec<Required> = self.attestors_of(rule).iter().map(required).collect();
+        let mut required: Vec<Required> = attestors.iter().map(required).collect();
         required.sort_by_key(|required| required.vouched.is_none());
         let asked =
             findings.asked.iter().map(|asked| Asked { repository: without(&name, &asked.repository), ..asked.clone() });

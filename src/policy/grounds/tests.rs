@@ -6,7 +6,7 @@ use crate::{
     image::Repository,
     policy::{
         Mode,
-        decision::Decision,
+        decision::{Decision, Violation},
         evaluate::Origin,
         scope::{NodeSelector, Pattern},
     },
@@ -95,6 +95,18 @@ fn it_says_who_vouched_how_where_it_looked_and_what_does_not_count() {
 }
 
 #[test]
+fn kinds_of_evidence_beyond_the_bound_are_counted_together() {
+    let unusable: Vec<Unusable> =
+        (0..limits::UNCOUNTED_KINDS + 5).map(|i| Unusable::OtherDigest(i.to_string())).collect();
+    let findings = Findings { unusable: [unusable.clone(), unusable].concat(), ..Findings::default() };
+    let grounds = decide(&policy(1, &Purpose::Signature, 1), &subject("reg.io/x"), &findings).grounds;
+    assert_eq!(
+        (grounds.uncounted.len(), grounds.uncounted[0].pieces, grounds.omitted),
+        (limits::UNCOUNTED_KINDS, 2, 10)
+    );
+}
+
+#[test]
 fn a_decision_that_needed_no_evidence_rests_on_its_rule_alone() {
     let mut policy = policy(0, &Purpose::Signature, 0);
     policy.rules[0].require = Requirement::Deny;
@@ -129,6 +141,12 @@ fn whatever_an_attacker_chooses_it_stays_small_and_harmless() {
     let grounds = &decision.grounds;
     assert!(grounds.bytes() <= limits::GROUNDS_BYTES, "{}", grounds.bytes());
     assert!(grounds.omitted > 1000);
+    assert!(
+        grounds.asked.iter().filter_map(|asked| asked.gap.as_ref()).all(|gap| gap.chars().count() == limits::GAP_CHARS)
+    );
+    let Violation { found, fix, .. } = &decision.violations[0];
+    assert_eq!(found.chars().count(), limits::VIOLATION_CHARS);
+    assert!(fix.ends_with(&format!(" and {} more", 99 - limits::NAMES_TOLD)), "{fix}");
     let kept = serde_json::to_string(&decision).unwrap();
     assert!(
         !kept.contains(['\u{202e}', '\u{1b}', '\n']) && !kept.contains("\\u001b") && !kept.contains("\\n"),
