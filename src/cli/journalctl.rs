@@ -4,7 +4,10 @@ use std::{
     io::{self, BufReader, Read},
     os::fd::AsFd,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -113,7 +116,8 @@ impl Query {
         let complaints = std::thread::spawn(move || read_some(complaints));
         let entries = Box::new(exported(BufReader::with_capacity(1 << 16, output)));
         let child = Arc::new(Mutex::new(child));
-        Ok(Entries { child, entries: Some(entries), complaints: Some(complaints), sender: self.sender })
+        let (complaints, unread) = (Some(complaints), Arc::default());
+        Ok(Entries { child, entries: Some(entries), complaints, sender: self.sender, unread })
     }
 
     /// The first entry.
@@ -131,6 +135,8 @@ pub(super) struct Entries {
     entries: Option<Box<dyn Iterator<Item = Result<Exported, BadExport>>>>,
     complaints: Option<JoinHandle<String>>,
     sender: Sender,
+    /// Whether journalctl was ended because nobody reads on.
+    unread: Arc<AtomicBool>,
 }
 
 impl Iterator for Entries {
@@ -138,7 +144,11 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.entries.as_mut()?.next() {
+            let entry = self.entries.as_mut()?.next();
+            if self.unread.load(Ordering::SeqCst) {
+                return None;
+            }
+            match entry {
                 Some(Ok(entry)) => {
                     let daemons = entry.unit() == Some(UNIT);
                     if daemons == (self.sender == Sender::Daemon) {
@@ -161,7 +171,7 @@ impl Iterator for Entries {
 impl Entries {
     /// Ends this process as soon as nobody reads what it prints, also while there is nothing to print.
     pub(super) fn end_with_reader(&self) {
-        let child = self.child.clone();
+        let (child, unread) = (self.child.clone(), self.unread.clone());
         std::thread::spawn(move || {
             let stdout = io::stdout();
             let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
@@ -172,6 +182,7 @@ impl Entries {
                 }
             };
             if polled.is_ok() {
+                unread.store(true, Ordering::SeqCst);
                 end(&child);
                 std::process::exit(0);
             }
