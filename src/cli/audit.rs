@@ -206,7 +206,7 @@ fn is_named(name: &str, wanted: &str) -> bool {
 }
 
 fn json(told: &Told, arguments: &Arguments) -> serde_json::Value {
-    let mut value = why::told_json(told);
+    let mut value = why::value::told_json(told);
     if arguments.unattributed
         && let Some(object) = value.as_object_mut()
     {

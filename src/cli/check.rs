@@ -138,7 +138,7 @@ fn in_text(config: &Path, reference: &Reference, snapshot: &Snapshot, checked: &
     let boot = paths(config, None).boot;
     let files = Files { policy: &snapshot.config.policy, boot: &boot };
     story::mend(&mut page, decision, &files, snapshot.policy.as_deref());
-    page.text().to_owned()
+    page.text()
 }
 
 fn in_json(reference: &Reference, snapshot: &Snapshot, checked: &Checked) -> serde_json::Value {

@@ -44,9 +44,9 @@ impl Page {
         self.gap();
     }
 
-    /// The text.
-    pub(super) fn text(&self) -> &str {
-        &self.0
+    /// The text, without empty lines at its end.
+    pub(super) fn text(&self) -> String {
+        format!("{}\n", self.0.trim_end_matches('\n'))
     }
 }
 

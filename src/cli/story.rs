@@ -154,7 +154,13 @@ pub(super) fn mend(page: &mut Page, decision: &Decision, files: &Files<'_>, poli
         page.copy(&rule);
     }
     if code.is_settled_by_exemption() {
-        page.row("or exempt", format!("this digest in {}, then `systemctl reload pullgate`:", files.policy.display()));
+        page.row(
+            "or exempt",
+            format!(
+                "this digest, which then needs no signature, in {}, then `systemctl reload pullgate`:",
+                files.policy.display()
+            ),
+        );
         page.copy(&exemption(decision, digest));
     }
     if code.is_settled_by_boot_list() {

@@ -61,7 +61,7 @@ impl Summary {
                 page.line(format!("{rest:>9}  all others"));
             }
         }
-        page.text().to_owned()
+        page.text()
     }
 
     /// For a program.
