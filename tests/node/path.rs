@@ -37,6 +37,14 @@ impl Path {
         }
     }
 
+    /// The ways on which containerd asks an image verifier first: from 2.0 on.
+    pub fn verified(suite: Suite) -> &'static [Self] {
+        match suite {
+            Suite::Trixie => &[],
+            Suite::Forky => &[Self::CriPull, Self::CtrPull],
+        }
+    }
+
     /// As a person types it on a node of that suite.
     pub fn name(self, suite: Suite) -> &'static str {
         match (self, suite) {

@@ -13,8 +13,6 @@ use crate::node::{
     signing::Layout,
 };
 
-/// The paths that ask an image verifier.
-const PATHS: [Path; 2] = [Path::CriPull, Path::CtrPull];
 const WORD: &str = "/run/pullgate/audit-mode";
 
 pub fn refused_before_fetching(suite: Suite) -> Result<()> {
@@ -22,7 +20,7 @@ pub fn refused_before_fetching(suite: Suite) -> Result<()> {
     let unsigned = small(&node, "unsigned")?;
     let signed = small(&node, "signed")?;
     node.sign(&signed, "demo", Layout::usual(suite))?;
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         let cursor = node.cursor()?;
         let message = expect::refused(&node, path, &unsigned, &["PG101"])?;
@@ -72,7 +70,7 @@ pub fn without_a_daemon(suite: Suite) -> Result<()> {
         ])?;
         expect::holds(entries.len() == 1, || format!("not logged by the verifier: {entries:?}"))
     };
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         node.systemctl(&["stop", SOCKETS, SERVICE])?;
         let cursor = node.cursor()?;
@@ -97,7 +95,7 @@ pub fn without_a_daemon(suite: Suite) -> Result<()> {
     node.configure(&CONFIG.replace("enforce", "audit"), POLICY)?;
     says_audit(&node, true)?;
     node.systemctl(&["stop", SOCKETS, SERVICE])?;
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         let cursor = node.cursor()?;
         expect::admitted(&node, path, &image)?;
@@ -146,7 +144,7 @@ pub fn indexes(suite: Suite) -> Result<()> {
         index(&[(&evil, with_variant), (&good, platform(here))])?,
         index(&[])?,
     ];
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         for image in &admitted {
             node.clean()?;
             expect::admitted(&node, path, image)?;
@@ -165,7 +163,7 @@ pub fn indexes(suite: Suite) -> Result<()> {
     let listed = index(&[(&evil, platform(here)), (&good, platform(lesser))])?;
     let listed = Published { image: evil.clone(), ..listed };
     node.sign(&listed, "demo", Layout::usual(suite))?;
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         expect::refused(&node, path, &nested, &["PG107"])?;
         node.clean()?;
@@ -190,7 +188,7 @@ pub fn spellings(suite: Suite) -> Result<()> {
     let as_signed = POLICY.replace("/demo/**", "/library/**");
     node.configure(CONFIG, &as_signed)?;
     expect::admitted(&node, Path::CtrPull, &signed)?;
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         let elsewhere = renamed(&signed, "127.0.0.1:6000/library/app:v1");
         let cursor = node.cursor()?;
@@ -234,7 +232,7 @@ pub fn spellings(suite: Suite) -> Result<()> {
 /// A denial is not remembered beyond the next question.
 pub fn signed_after_a_denial(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
-    for path in PATHS {
+    for &path in Path::verified(suite) {
         node.clean()?;
         let image = small(&node, &format!("late-{}", path.namespace().replace('.', "-")))?;
         expect::refused(&node, path, &image, &["PG101"])?;
