@@ -80,6 +80,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
             tokio::try_join!(resolving, gate::serve(sockets.diff, sockets.transfer, unpack, stopped)).map(|_| ())
         }
     });
+    let listener = unpack.clone();
     let report = status::Report {
         activation: activation.clone(),
         resolve,
@@ -97,6 +98,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let judging = tokio::spawn(judge_node(snapshot));
     let watching = tokio::spawn(watch(activation.clone(), sandbox.clone()));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
+    let listening = tokio::spawn(async move { listener.listen().await });
     let keeping_time = tokio::spawn({
         let clock = clock.clone();
         async move { clock.keep().await }
@@ -115,6 +117,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     watching.abort();
     reporting.abort();
     keeping_time.abort();
+    listening.abort();
     clock.save();
     write(&journal, Record::stopped()).await;
     journal.close().await;

@@ -89,3 +89,23 @@ async fn the_images_of_containers_are_told_once_each_up_to_the_limit() {
     let (found, more) = images(limits::ESSENTIAL_IMAGES + 1).await;
     assert_eq!((found.len(), more), (limits::ESSENTIAL_IMAGES, true));
 }
+
+#[test]
+fn only_the_key_of_an_unpack_names_a_chain() {
+    let chain = Digest::of(b"chain");
+    let of = |key: String| ExtractSnapshot::of(key).map(|extract| extract.chain);
+    assert_eq!(of(format!("extract-123-abcd {chain}")), Some(chain));
+    for key in [
+        String::new(),
+        chain.to_string(),
+        format!(" {chain}"),
+        format!("other-123 {chain}"),
+        format!("k8s.io/5/extract-1 {chain}"),
+        format!("extract-1 {chain} "),
+        format!("extract-1 x {chain}"),
+        "extract-1 sha256:00".to_owned(),
+        "extract-1".to_owned(),
+    ] {
+        assert_eq!(of(key.clone()), None, "{key}");
+    }
+}

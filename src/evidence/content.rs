@@ -94,6 +94,9 @@ impl From<Status> for Trouble {
     }
 }
 
+/// Documents that list another.
+type Listing = Vec<(Blob, Arc<Document>)>;
+
 #[derive(Clone)]
 enum Parsed {
     Document(Arc<Document>),
@@ -229,15 +232,13 @@ impl ContentStore {
     /// The manifest behind `blob` first: where all are refused alike, its digest is the one to sign. Then the indexes that
     /// list it.
     async fn documents(&self, namespace: &str, blob: &Blob) -> Result<Vec<NamedDocument>, Trouble> {
-        let above = self.above(namespace, &blob.digest).await?;
-        let mut names = self.names(namespace, blob, &above).await?;
+        let (mut names, above) = self.names(namespace, blob).await?;
         let mut documents = Vec::new();
         for (parent, document) in &above {
             if !matches!(&**document, Document::Index(index) if index.lists(&blob.digest)) {
                 continue;
             }
-            let above = self.above(namespace, &parent.digest).await?;
-            let of_index = self.names(namespace, parent, &above).await?;
+            let (of_index, _) = self.names(namespace, parent).await?;
             of_index.iter().for_each(|name| add(&mut names, name.clone()));
             documents.push(NamedDocument { digest: parent.digest, names: of_index });
         }
@@ -299,19 +300,18 @@ impl ContentStore {
     }
 
     /// What the document behind `blob` is called: where containerd fetched it, and what records and archives say.
-    async fn names(&self, namespace: &str, blob: &Blob, above: &[(Blob, Arc<Document>)]) -> Result<Vec<Name>, Trouble> {
+    /// With the documents that list it.
+    async fn names(&self, namespace: &str, blob: &Blob) -> Result<(Vec<Name>, Listing), Trouble> {
+        let records = async { self.containerd.images(namespace, &blob.digest).await.map_err(Trouble::from) };
+        let (records, above) = tokio::try_join!(records, self.above(namespace, &blob.digest))?;
         let mut names = fetched(blob);
-        for image in self.containerd.images(namespace, &blob.digest).await? {
-            claimed(&image.name, &mut names);
-        }
-        for (_, document) in above {
-            annotated(document, &blob.digest, &mut names);
-        }
-        Ok(names)
+        records.iter().for_each(|image| claimed(&image.name, &mut names));
+        above.iter().for_each(|(_, document)| annotated(document, &blob.digest, &mut names));
+        Ok((names, above))
     }
 
     /// The documents in the store that list `digest`. One that cannot be used says nothing.
-    async fn above(&self, namespace: &str, digest: &Digest) -> Result<Vec<(Blob, Arc<Document>)>, Trouble> {
+    async fn above(&self, namespace: &str, digest: &Digest) -> Result<Listing, Trouble> {
         // containerd numbers the manifests in an index apart from the indexes in it.
         let listed = [positions("m.", digest), positions("", digest)].concat();
         let parents = self.containerd.blobs(namespace, listed, limits::PARENT_INDEXES).await?;

@@ -3,6 +3,7 @@
 mod answer;
 mod delegation;
 mod diff;
+mod extracts;
 mod image;
 mod peer;
 mod resolve;

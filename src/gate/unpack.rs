@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::{
     answer::{About, Answers, Counts, Refusal, refused},
+    extracts::Extracts,
     subjects::subjects,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub struct Unpack {
     activation: Arc<Activation>,
     /// Each with the layer that comes after it.
     passes: Cache<Pass, Option<Digest>>,
+    extracts: Extracts,
     answers: Answers,
     layers: AtomicU64,
 }
@@ -100,12 +102,18 @@ impl Unpack {
     ) -> Self {
         let passes = passes(limits::PASS_LIFE);
         let answers = Answers::new("unpack", journal);
-        Self { containerd, content, admission, activation, passes, answers, layers: AtomicU64::new(0) }
+        let (extracts, layers) = (Extracts::default(), AtomicU64::new(0));
+        Self { containerd, content, admission, activation, passes, extracts, answers, layers }
     }
 
     /// containerd, which the delegated calls go to.
     pub fn containerd(&self) -> &Containerd {
         &self.containerd
+    }
+
+    /// Listens to what containerd tells, so that layers are found sooner. Does not end.
+    pub async fn listen(&self) {
+        self.extracts.follow(&self.containerd).await;
     }
 
     /// Waits until there is something to decide by.
@@ -231,6 +239,9 @@ impl Unpack {
     async fn target(&self, apply: &ApplyRequest, namespace: Option<&str>) -> Result<Option<Target>, Status> {
         if apply.mounts.is_empty() {
             return Ok(None);
+        }
+        if let Some((namespace, extract)) = self.extracts.find(&self.containerd, namespace, &apply.mounts).await? {
+            return Ok(Some(Target { namespace, chain: extract.chain }));
         }
         let namespaces = match namespace {
             Some(namespace) => vec![namespace.to_owned()],
