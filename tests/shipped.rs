@@ -56,3 +56,34 @@ fn the_examples_hold_and_loosen_nothing() {
     assert_eq!((policy.rules.len(), policy.attestors.len(), policy.exempt.len()), (2, 1, 1));
     assert!(matches!(policy.default.require, Requirement::Deny));
 }
+
+/// What the packages put where, and how: source, destination, mode.
+#[test]
+fn both_packages_have_both_programs() {
+    let manifest: toml::Table = include_str!("../Cargo.toml").parse().unwrap();
+    let metadata = &manifest["package"]["metadata"];
+    let of_deb = |asset: &toml::Value| {
+        let [from, to, mode] = [0, 1, 2].map(|at| asset[at].as_str().unwrap().to_owned());
+        let name = from.rsplit('/').next().unwrap();
+        let to = if to.ends_with('/') { format!("/{to}{name}") } else { format!("/{to}") };
+        (from, to, mode)
+    };
+    let of_rpm =
+        |asset: &toml::Value| ["source", "dest", "mode"].map(|key| asset[key].as_str().unwrap().to_owned()).into();
+    let deb: Vec<_> = metadata["deb"]["assets"].as_array().unwrap().iter().map(of_deb).collect();
+    let rpm: Vec<_> = metadata["generate-rpm"]["assets"].as_array().unwrap().iter().map(of_rpm).collect();
+    for (program, place) in [
+        ("target/release/pullgate", "/usr/bin/pullgate"),
+        ("target/release/pullgate-verifier", "/usr/libexec/pullgate/verifiers/pullgate-verifier"),
+    ] {
+        let expected = (program.to_owned(), place.to_owned(), "755".to_owned());
+        assert!(deb.contains(&expected) && rpm.contains(&expected), "{program}");
+    }
+}
+
+/// containerd runs everything in that directory, and anything that is no program there blocks every pull.
+#[test]
+fn nothing_else_lies_beside_the_verifier() {
+    let packaged = include_str!("../Cargo.toml").lines().filter(|line| line.contains("pullgate/verifiers/"));
+    assert_eq!(packaged.count(), 2);
+}
