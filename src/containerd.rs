@@ -59,6 +59,17 @@ pub struct Plugins {
     pub content_root: Option<PathBuf>,
 }
 
+/// One plugin of containerd.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it is, `io.containerd.differ.v1` for example.
+    pub kind: String,
+    /// Its name.
+    pub id: String,
+    /// Why it does not run.
+    pub error: Option<String>,
+}
+
 /// A snapshot that an unpack is filling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtractSnapshot {
@@ -140,6 +151,28 @@ impl Containerd {
         plugins.snapshotters.sort_by_key(|name| (name != "overlayfs", name.clone()));
         *lock(&self.plugins) = Some((Instant::now(), plugins.clone()));
         Ok(plugins)
+    }
+
+    /// Every plugin that containerd knows.
+    pub async fn loaded(&self) -> Result<Vec<Loaded>, Status> {
+        let mut client = IntrospectionClient::new(self.channel.clone());
+        let answer = client.plugins(request(PluginsRequest { filters: Vec::new() }, None)).await?.into_inner();
+        let loaded = |plugin: containerd_client::services::v1::Plugin| Loaded {
+            kind: plugin.r#type,
+            id: plugin.id,
+            error: plugin.init_err.map(|status| status.message),
+        };
+        Ok(answer.plugins.into_iter().map(loaded).collect())
+    }
+
+    /// Whether containerd serves the kubelet (CRI v1, `RuntimeService.Version`).
+    pub async fn cri_answers(&self) -> Result<(), Status> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = tonic::codegen::http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/Version");
+        // Neither what is asked nor what is answered matters.
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        client.unary(request((), None), path, codec).await.map(drop)
     }
 
     /// The namespaces there are.

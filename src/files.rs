@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -86,6 +86,39 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside.into())
 }
 
+/// As [`replace`], for a file of these permissions, owner and group, and through a link to it.
+///
+/// # Errors
+/// As [`replace`], and where the file cannot be given to its owner.
+pub(crate) fn replace_as(path: &Path, bytes: &[u8], (mode, uid, gid): (u32, u32, u32)) -> io::Result<()> {
+    let path = path.canonicalize().or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(path.to_owned()),
+        _ => Err(error),
+    })?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    // In no pattern of files that somebody reads.
+    name.push(".pullgate-new");
+    let fresh = path.with_file_name(name);
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(|mut file| {
+            file.write_all(bytes)?;
+            let meta = file.metadata()?;
+            if (meta.uid(), meta.gid()) != (uid, gid) {
+                std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+            }
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()
+        });
+    if let Err(error) = written.and_then(|()| fs::rename(&fresh, &path)) {
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 /// What tells whether a file was changed: device, inode, size, and the seconds and nanoseconds of its change.
 pub(crate) type Fingerprint = (u64, u64, u64, i64, i64);
 
@@ -97,7 +130,7 @@ pub(crate) fn fingerprint(path: &Path) -> Option<Fingerprint> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -181,6 +181,11 @@ pub const SANDBOX_LOOK: Duration = Duration::from_secs(1);
 /// Pause before that is tried again when it could not be told.
 pub const SANDBOX_PAUSE: Duration = Duration::from_secs(10);
 
+/// Time for a program that is asked something: containerd about its configuration, systemctl about a unit.
+pub const PROGRAM: Duration = Duration::from_secs(20);
+/// Time for systemd to restart containerd, whose own limits end earlier.
+pub const RESTART: Duration = Duration::from_secs(180);
+
 /// Bytes of one field of an audit entry; longer values are clipped.
 pub const AUDIT_FIELD_BYTES: usize = 32 << 10;
 /// Values of one repeated field of an audit entry (codes, attestors, reasons).

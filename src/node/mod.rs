@@ -3,3 +3,43 @@
 pub mod essentials;
 pub mod sandbox;
 pub mod static_pods;
+//! The node around pullgate: containerd's configuration, the gates in it, and what is in force.
+
+pub mod change;
+pub mod connection;
+pub mod disable;
+pub mod dump;
+pub mod enable;
+pub mod imports;
+pub mod lines;
+pub mod live;
+pub mod mode;
+pub mod process;
+mod program;
+pub mod unified;
+pub mod vendor;
+pub mod verifiers;
+pub mod version;
+pub mod wanted;
+
+pub use program::run;
+
+/// Where `enable` keeps what it changed, for `disable`.
+pub const STATE: &str = "/var/lib/pullgate/enable";
+
+/// Why something was not done, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}\n  {fix}")]
+pub struct Obstacle {
+    /// What is in the way.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl Obstacle {
+    /// `what` is in the way; `fix` mends it.
+    pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: fix.into() }
+    }
+}

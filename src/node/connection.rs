@@ -1,0 +1,221 @@
+//! Whether containerd asks pullgate: what its configuration says, and what it runs with.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    change::Record,
+    dump::{DIFF_PROXY, Dump, TRANSFER_PROXY},
+    enable, imports,
+    process::{self, Process},
+    run, verifiers,
+    version::Version,
+};
+use crate::containerd::{Containerd, Loaded};
+
+/// One gate, as containerd is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// containerd asks it.
+    Live,
+    /// It is configured, and containerd runs without it until it is restarted.
+    NotLive,
+    /// It is configured, and something keeps containerd from asking it.
+    Drifted(String),
+    /// It is not configured.
+    NotConnected,
+    /// It is not configured any more, and containerd asks it until it is restarted.
+    StillAsked,
+}
+
+/// The gates of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// What clients ask that unpack themselves.
+    pub diff: Gate,
+    /// What the transfer service asks.
+    pub transfer: Gate,
+    /// The image verifier; none where this containerd has no such thing.
+    pub resolve: Option<Gate>,
+}
+
+impl Connection {
+    /// Looks at the containerd behind `socket`; `state` is where `enable` keeps its record.
+    ///
+    /// # Errors
+    /// Why it cannot be told: not root, or no containerd.
+    pub async fn look(containerd: &Containerd, state: &Path) -> Result<Self, String> {
+        let pid = containerd.process().await.map_err(|error| error.to_string())?.ok_or("no process")?;
+        let process = Process::of(pid)?;
+        let version: Version = run(&process.program, &["--version"])?.parse()?;
+        let files = imports::read(&process.config)?;
+        let dump = enable::dump(&process.program, (!files.is_empty()).then_some(&process.config))?;
+        let loaded = containerd.loaded().await.map_err(|status| status.message().to_owned())?;
+        let record = Record::load(state)?;
+        let paths: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+        let seen = record.as_ref().is_some_and(|record| record.live == Some((process.pid, process.ticks)));
+        let read_before =
+            !seen && paths.iter().any(|path| process::changed(path).is_none_or(|changed| changed > process.started));
+        Ok(Self::judge(&dump, &loaded, version, record.is_some(), read_before, Path::new(verifiers::DIRECTORY)))
+    }
+
+    /// `written`: `enable` wrote the configuration; `stale`: containerd was started before it was last changed.
+    fn judge(dump: &Dump, loaded: &[Loaded], version: Version, written: bool, stale: bool, own: &Path) -> Self {
+        let runs = |(name, _): (&str, &str)| {
+            let is = |plugin: &&Loaded| plugin.kind == "io.containerd.differ.v1" && plugin.id == name;
+            loaded.iter().find(is).is_some_and(|plugin| plugin.error.is_none())
+        };
+        let gate = |proxy: (&str, &str), named: bool, what: &str| match (dump.has_proxy(proxy), named, runs(proxy)) {
+            (true, true, true) if !stale => Gate::Live,
+            (true, true, _) => Gate::NotLive,
+            (true, false, _) => Gate::Drifted(format!("{what} does not name {}", proxy.0)),
+            (false, true, _) => Gate::Drifted(format!("proxy_plugins.{} is gone", proxy.0)),
+            (false, false, true) => Gate::StillAsked,
+            (false, false, false) if written => Gate::Drifted("its lines are gone".to_owned()),
+            (false, false, false) => Gate::NotConnected,
+        };
+        let differs = dump.differs();
+        let first = differs.first().is_some_and(|first| first == DIFF_PROXY.0);
+        let mut diff = gate(DIFF_PROXY, first, "default of the diff service");
+        if !first && differs.iter().any(|name| name == DIFF_PROXY.0) {
+            diff = Gate::Drifted(format!("{} is not the first differ", DIFF_PROXY.0));
+        } else if differs.iter().any(|name| name == TRANSFER_PROXY.0) {
+            diff = Gate::Drifted(format!("default of the diff service names {}: a loop", TRANSFER_PROXY.0));
+        }
+        let unpack = dump.unpack().unwrap_or_default();
+        let differ = |entry: &toml::Table| entry.get("differ").and_then(toml::Value::as_str) == Some(TRANSFER_PROXY.0);
+        let all = !unpack.is_empty() && unpack.iter().all(differ);
+        let mut transfer = gate(TRANSFER_PROXY, all, "unpack_config of the transfer service");
+        if let (false, Some(open)) = (all, unpack.iter().find(|entry| !differ(entry)))
+            && unpack.iter().any(differ)
+        {
+            let snapshotter = open.get("snapshotter").and_then(toml::Value::as_str).unwrap_or_default();
+            transfer = Gate::Drifted(format!("unpack_config of {snapshotter} does not name {}", TRANSFER_PROXY.0));
+        }
+        let resolve = (version >= Version::VERIFIERS).then(|| {
+            let named = dump.verifiers().is_some_and(|(directory, _)| verifiers::is_in(own, &directory));
+            match (named, stale, &diff) {
+                (true, false, _) => Gate::Live,
+                (true, true, _) => Gate::NotLive,
+                (false, _, Gate::NotConnected | Gate::StillAsked) => Gate::NotConnected,
+                (false, ..) if written => Gate::Drifted("bin_dir has no pullgate-verifier".to_owned()),
+                (false, ..) => Gate::NotConnected,
+            }
+        });
+        Self { diff, transfer, resolve }
+    }
+
+    /// Whether every gate that this containerd has is asked.
+    pub fn is_live(&self) -> bool {
+        let gates = [Some(&self.diff), Some(&self.transfer), self.resolve.as_ref()];
+        gates.into_iter().flatten().all(|gate| *gate == Gate::Live)
+    }
+
+    /// What to do about it; none when nothing is to be done.
+    pub fn advice(&self) -> Option<&'static str> {
+        let gates: Vec<&Gate> =
+            [Some(&self.diff), Some(&self.transfer), self.resolve.as_ref()].into_iter().flatten().collect();
+        let any = |is: fn(&Gate) -> bool| gates.iter().any(|gate| is(gate));
+        if any(|gate| matches!(gate, Gate::Drifted(_))) {
+            Some("run: pullgate enable --restart")
+        } else if any(|gate| matches!(gate, Gate::NotLive | Gate::StillAsked)) {
+            Some("restart containerd")
+        } else if any(|gate| matches!(gate, Gate::NotConnected)) {
+            Some("run: pullgate enable")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named =
+            [("unpack", Some(&self.diff)), ("transfer", Some(&self.transfer)), ("resolve", self.resolve.as_ref())];
+        let gates: Vec<(&str, &Gate)> = named.into_iter().filter_map(|(name, gate)| Some((name, gate?))).collect();
+        match gates.split_first() {
+            Some(((_, first), rest))
+                if rest.iter().all(|(_, gate)| gate == first) && !matches!(first, Gate::Drifted(_)) =>
+            {
+                write!(f, "{first}")?;
+            }
+            _ => {
+                let each: Vec<String> = gates.iter().map(|(name, gate)| format!("{name} {gate}")).collect();
+                f.write_str(&each.join("; "))?;
+            }
+        }
+        self.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live => f.write_str("live"),
+            Self::NotLive => f.write_str("CONFIGURED, NOT LIVE"),
+            Self::Drifted(why) => write!(f, "DRIFTED: {why}"),
+            Self::NotConnected => f.write_str("NOT CONNECTED"),
+            Self::StillAsked => f.write_str("taken out, still asked"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = r#"
+[proxy_plugins.pullgate]
+type = 'diff'
+address = '/run/pullgate/diff.sock'
+[proxy_plugins.pullgate-transfer]
+type = 'diff'
+address = '/run/pullgate/transfer.sock'
+[plugins.'io.containerd.service.v1.diff-service']
+default = ['pullgate', 'walking']
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+snapshotter = 'overlayfs'
+differ = 'pullgate-transfer'
+"#;
+
+    fn judge(text: &str, loaded: &[&str], written: bool, stale: bool) -> Connection {
+        let plugin = |id: &&str| Loaded { kind: "io.containerd.differ.v1".into(), id: (*id).into(), error: None };
+        let loaded: Vec<Loaded> = loaded.iter().map(plugin).collect();
+        let dump = Dump::parse(text).unwrap();
+        Connection::judge(&dump, &loaded, Version(1, 7, 24), written, stale, Path::new("/nowhere"))
+    }
+
+    const BOTH: &[&str] = &["walking", "pullgate", "pullgate-transfer"];
+
+    #[test]
+    fn a_gate_is_live_once_containerd_runs_with_it() {
+        assert!(judge(OURS, BOTH, true, false).is_live());
+        assert_eq!(judge(OURS, BOTH, true, false).to_string(), "live");
+        for connection in [judge(OURS, &["walking"], true, true), judge(OURS, BOTH, true, true)] {
+            assert_eq!(connection.to_string(), "CONFIGURED, NOT LIVE; restart containerd");
+        }
+        assert_eq!(judge("", &[], false, false).to_string(), "NOT CONNECTED; run: pullgate enable");
+        assert_eq!(judge("", BOTH, false, true).to_string(), "taken out, still asked; restart containerd");
+    }
+
+    #[test]
+    fn what_resets_a_list_is_drift() {
+        for (from, to, word) in [
+            ("['pullgate', 'walking']", "['walking']", "does not name pullgate"),
+            ("['pullgate', 'walking']", "['walking', 'pullgate']", "not the first"),
+            ("['pullgate', 'walking']", "['pullgate', 'pullgate-transfer']", "a loop"),
+            ("differ = 'pullgate-transfer'", "differ = 'walking'", "unpack_config"),
+            ("/run/pullgate/diff.sock", "/run/other.sock", "proxy_plugins.pullgate is gone"),
+        ] {
+            let connection = judge(&OURS.replace(from, to), BOTH, true, false);
+            let text = connection.to_string();
+            assert!(text.contains("DRIFTED") && text.contains(word) && text.contains("enable --restart"), "{text}");
+            assert!(!connection.is_live());
+        }
+        let more = format!("{OURS}[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nsnapshotter = 'zfs'\n");
+        assert!(judge(&more, BOTH, true, false).to_string().contains("unpack_config of zfs"));
+        assert!(judge("", &[], true, false).to_string().contains("its lines are gone"));
+    }
+}

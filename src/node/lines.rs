@@ -1,0 +1,361 @@
+//! pullgate's lines in containerd's files: put in, and taken out again. Comments, order and spelling of everything else
+//! stay. Pure.
+
+#![deny(clippy::disallowed_methods)]
+
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+
+use super::{
+    dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS},
+    wanted::Wanted,
+};
+
+/// The parts of [`Wanted`], each of which may have to go into another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The two proxies.
+    Proxies,
+    /// `default` of the diff service.
+    Differs,
+    /// `unpack_config` of the transfer service.
+    Unpack,
+}
+
+/// Whether `text` has a section of its own for `part`: up to containerd 1.7 the last file that has one wins.
+pub fn has_section(text: &str, part: Part) -> bool {
+    let Ok(document) = text.parse::<DocumentMut>() else { return false };
+    match part {
+        Part::Proxies => false,
+        Part::Differs => section(&document, DIFF).is_some(),
+        Part::Unpack => section(&document, TRANSFER).is_some(),
+    }
+}
+
+/// `text` with `parts` of `wanted`.
+///
+/// # Errors
+/// Where it is not TOML, or has something else than a table where a section belongs.
+pub fn put(text: &str, wanted: &Wanted, parts: &[Part]) -> Result<String, String> {
+    let mut document = parse(text)?;
+    for part in parts {
+        match part {
+            Part::Proxies => {
+                for (name, socket) in [DIFF_PROXY, TRANSFER_PROXY] {
+                    let proxy = table(&mut document, &["proxy_plugins", name])?;
+                    proxy.insert("type", value("diff"));
+                    proxy.insert("address", value(socket));
+                }
+            }
+            Part::Differs => {
+                let differs: Array = wanted.differs.iter().map(String::as_str).collect();
+                set(table(&mut document, &["plugins", DIFF])?, "default", differs.into());
+            }
+            Part::Unpack => put_unpack(table(&mut document, &["plugins", TRANSFER])?, &wanted.unpack)?,
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// Entries that are there get another differ, and those that are missing are added.
+fn put_unpack(section: &mut dyn TableLike, wanted: &[toml::Table]) -> Result<(), String> {
+    let item = section.entry("unpack_config").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    if item.as_array().is_some_and(Array::is_empty) {
+        *item = Item::ArrayOfTables(ArrayOfTables::new());
+    }
+    let name = TRANSFER_PROXY.0;
+    let mut there = Vec::new();
+    match item {
+        Item::ArrayOfTables(list) => {
+            for entry in list.iter_mut() {
+                there.push(place(entry));
+                set(entry, "differ", name.into());
+            }
+        }
+        Item::Value(Value::Array(list)) => {
+            for entry in list.iter_mut().filter_map(Value::as_inline_table_mut) {
+                there.push(place(entry));
+                entry.insert("differ", name.into());
+            }
+        }
+        _ => return Err(format!("unpack_config of {TRANSFER} is no list")),
+    }
+    for entry in wanted.iter().filter(|entry| !there.contains(&place_of(entry))) {
+        let fresh = entry.to_string().parse::<DocumentMut>().map_err(|error| error.message().to_owned())?;
+        match item {
+            Item::ArrayOfTables(list) => list.push(ordered(fresh.as_table())),
+            Item::Value(Value::Array(list)) => list.push(ordered(fresh.as_table()).into_inline_table()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the entry is for, then how.
+fn ordered(entry: &Table) -> Table {
+    let mut table = Table::new();
+    for key in ["platform", "snapshotter", "differ"] {
+        if let Some(item) = entry.get(key) {
+            table.insert(key, item.clone());
+        }
+    }
+    for (key, item) in entry.iter().filter(|(_, item)| !item.is_none()) {
+        if !table.contains_key(key) {
+            table.insert(key, item.clone());
+        }
+    }
+    table
+}
+
+/// The whole of a file of pullgate's own: what containerd 2.x imports last. `version` is that of the files around it: a
+/// newer one would keep containerd from migrating them.
+pub fn drop_in(wanted: &Wanted, version: i64) -> Result<String, String> {
+    let mut head = format!(
+        "# pullgate stands in the way of every layer. Written by `pullgate enable`; taken out by\n# `pullgate disable`. Lists replace those of other files: they repeat what was there.\nversion = {version}\n"
+    );
+    if let Some(directory) = &wanted.verifiers {
+        let directory = Value::from(directory.display().to_string());
+        head += &format!("\n[plugins.\"{VERIFIERS}\"]\nbin_dir ={directory}\n", directory = spaced(directory));
+    }
+    put(&head, wanted, &[Part::Proxies, Part::Differs, Part::Unpack])
+}
+
+fn spaced(value: Value) -> String {
+    format!(" {}", value.to_string().trim())
+}
+
+/// `text` with `pattern` at the end of its `imports`.
+///
+/// # Errors
+/// Where it is not TOML, or `imports` is no list.
+pub fn import(text: &str, pattern: &str) -> Result<String, String> {
+    let mut document = parse(text)?;
+    let imports = document.entry("imports").or_insert_with(|| value(Array::new()));
+    let list = imports.as_array_mut().ok_or("imports is no list")?;
+    if !list.iter().any(|known| known.as_str() == Some(pattern)) {
+        list.push(pattern);
+    }
+    Ok(document.to_string())
+}
+
+/// `text` with exactly these `imports`.
+///
+/// # Errors
+/// Where it is not TOML.
+pub fn with_imports(text: &str, imports: &[String]) -> Result<String, String> {
+    let mut document = parse(text)?;
+    document.insert("imports", value(imports.iter().map(String::as_str).collect::<Array>()));
+    Ok(document.to_string())
+}
+
+/// The `imports` and the `version` of a file.
+///
+/// # Errors
+/// Where it is not TOML.
+pub fn head(text: &str) -> Result<(Vec<String>, Option<i64>), String> {
+    let document = parse(text)?;
+    let imports = document
+        .get("imports")
+        .and_then(Item::as_array)
+        .map(|list| list.iter().filter_map(|import| import.as_str().map(str::to_owned)).collect());
+    Ok((imports.unwrap_or_default(), document.get("version").and_then(Item::as_integer)))
+}
+
+/// `text` with a version, where it has none and needs one.
+///
+/// # Errors
+/// For a configuration of version 1, which names plugins another way.
+pub fn versioned(text: &str) -> Result<String, String> {
+    let mut document = parse(text)?;
+    let short = |name: &str| !name.contains('.');
+    let old_names = document
+        .get("plugins")
+        .and_then(Item::as_table_like)
+        .is_some_and(|plugins| plugins.iter().any(|(name, _)| short(name)));
+    match document.get("version").and_then(Item::as_integer) {
+        Some(2..) => {}
+        None | Some(0) if !old_names => {
+            document.insert("version", value(2));
+        }
+        _ => return Err("it is of version 1".to_owned()),
+    }
+    Ok(document.to_string())
+}
+
+/// `text` without pullgate's lines. What they replaced comes back from `original`, the text before them; `pattern` is
+/// the import that was added. None when nothing else is left.
+///
+/// # Errors
+/// Where `text` is not TOML.
+pub fn take_out(text: &str, original: Option<&str>, pattern: Option<&str>) -> Result<Option<String>, String> {
+    let mut document = parse(text)?;
+    let existed = original.is_some();
+    let original = original.map(parse).transpose()?.unwrap_or_default();
+    if let Some(proxies) = document.get_mut("proxy_plugins").and_then(Item::as_table_like_mut) {
+        proxies.remove(DIFF_PROXY.0);
+        proxies.remove(TRANSFER_PROXY.0);
+    }
+    if let Some(section) = section_mut(&mut document, DIFF) {
+        let before = section_of(&original, DIFF).and_then(|section| section.get("default"));
+        let ours = [DIFF_PROXY.0, TRANSFER_PROXY.0];
+        if let Some(list) = section.get_mut("default").and_then(Item::as_array_mut) {
+            list.retain(|name| !name.as_str().is_some_and(|name| ours.contains(&name)));
+            if let Some(first) = list.get_mut(0) {
+                first.decor_mut().clear();
+            }
+            let left = names(list);
+            // What is left is what containerd does anyway.
+            let default = before.is_none() && (left == ["walking"] || left == ["erofs", "walking"] || left.is_empty());
+            if default {
+                section.remove("default");
+            }
+        }
+    }
+    if let Some(section) = section_mut(&mut document, TRANSFER) {
+        let before = section_of(&original, TRANSFER).and_then(|section| section.get("unpack_config"));
+        take_out_unpack(section, before);
+    }
+    if let Some(section) = section_mut(&mut document, VERIFIERS)
+        && section.get("bin_dir").and_then(Item::as_str) == Some(super::verifiers::DIRECTORY)
+    {
+        match section_of(&original, VERIFIERS).and_then(|section| section.get("bin_dir")) {
+            Some(before) => section.insert("bin_dir", before.clone()),
+            None => section.remove("bin_dir"),
+        };
+    }
+    for name in [DIFF, TRANSFER, VERIFIERS] {
+        if section(&original, name).is_none() && section(&document, name).is_some_and(|section| section.is_empty()) {
+            document.get_mut("plugins").and_then(Item::as_table_like_mut).and_then(|plugins| plugins.remove(name));
+        }
+    }
+    if let Some(pattern) = pattern
+        && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut)
+    {
+        list.retain(|known| known.as_str() != Some(pattern));
+        if list.is_empty() && !original.contains_key("imports") {
+            document.remove("imports");
+        }
+    }
+    for key in ["proxy_plugins", "plugins"] {
+        let empty = document.get(key).and_then(Item::as_table_like).is_some_and(|table| table.is_empty());
+        if empty && !original.contains_key(key) {
+            document.remove(key);
+        }
+    }
+    let nothing = document.iter().all(|(key, _)| key == "version");
+    Ok((!nothing || existed).then(|| document.to_string()))
+}
+
+/// Entries that were there get their differ back; those that were added go.
+fn take_out_unpack(section: &mut dyn TableLike, before: Option<&Item>) {
+    let ours = |entry: &dyn TableLike| entry.get("differ").and_then(Item::as_str) == Some(TRANSFER_PROXY.0);
+    let find = |entry: &dyn TableLike| {
+        before.and_then(|before| entries(before).into_iter().find(|old| place(*old) == place(entry)))
+    };
+    let mend = |entry: &mut dyn TableLike| -> bool {
+        if !ours(entry) {
+            return true;
+        }
+        let Some(old) = find(entry) else { return false };
+        match old.get("differ") {
+            Some(differ) => entry.insert("differ", differ.clone()),
+            None => entry.remove("differ"),
+        };
+        true
+    };
+    let left = match section.get_mut("unpack_config") {
+        Some(Item::ArrayOfTables(list)) => {
+            let kept: Vec<bool> = list.iter_mut().map(|entry| mend(entry)).collect();
+            let mut kept = kept.into_iter();
+            list.retain(|_| kept.next().unwrap_or(true));
+            list.len()
+        }
+        Some(Item::Value(Value::Array(list))) => {
+            let kept: Vec<bool> =
+                list.iter_mut().map(|entry| entry.as_inline_table_mut().is_none_or(|entry| mend(entry))).collect();
+            let mut kept = kept.into_iter();
+            list.retain(|_| kept.next().unwrap_or(true));
+            list.len()
+        }
+        _ => return,
+    };
+    if left == 0 && before.is_none() {
+        section.remove("unpack_config");
+    }
+}
+
+fn entries(item: &Item) -> Vec<&dyn TableLike> {
+    match item {
+        Item::ArrayOfTables(list) => list.iter().map(|entry| entry as &dyn TableLike).collect(),
+        Item::Value(Value::Array(list)) => list
+            .iter()
+            .filter_map(|entry| entry.as_inline_table().map(|entry: &InlineTable| entry as &dyn TableLike))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What an entry is for.
+fn place(entry: &dyn TableLike) -> (String, String) {
+    let text = |key: &str| entry.get(key).and_then(Item::as_str).unwrap_or_default().to_owned();
+    (text("platform"), text("snapshotter"))
+}
+
+fn place_of(entry: &toml::Table) -> (String, String) {
+    let text = |key: &str| entry.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+    (text("platform"), text("snapshotter"))
+}
+
+fn names(list: &Array) -> Vec<&str> {
+    list.iter().filter_map(Value::as_str).collect()
+}
+
+fn parse(text: &str) -> Result<DocumentMut, String> {
+    text.parse().map_err(|error: toml_edit::TomlError| {
+        let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+        format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
+    })
+}
+
+fn section<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a dyn TableLike> {
+    section_of(document, name)
+}
+
+fn section_of<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a dyn TableLike> {
+    document.get("plugins")?.as_table_like()?.get(name)?.as_table_like()
+}
+
+fn section_mut<'a>(document: &'a mut DocumentMut, name: &str) -> Option<&'a mut dyn TableLike> {
+    document.get_mut("plugins")?.as_table_like_mut()?.get_mut(name)?.as_table_like_mut()
+}
+
+/// The table at `path`, made where it is missing.
+fn table<'a>(document: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn TableLike, String> {
+    let mut here: &mut dyn TableLike = document.as_table_mut();
+    for (depth, key) in path.iter().enumerate() {
+        let last = depth + 1 == path.len();
+        let fresh = || {
+            let mut table = Table::new();
+            table.set_implicit(!last);
+            Item::Table(table)
+        };
+        here =
+            here.entry(key).or_insert_with(fresh).as_table_like_mut().ok_or_else(|| format!("{key} is no section"))?;
+    }
+    Ok(here)
+}
+
+/// Sets a key and keeps the comment behind the value that was there.
+fn set(table: &mut dyn TableLike, key: &str, mut fresh: Value) {
+    match table.get_mut(key) {
+        Some(Item::Value(old)) => {
+            *fresh.decor_mut() = old.decor().clone();
+            *old = fresh;
+        }
+        _ => {
+            table.insert(key, Item::Value(fresh));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
