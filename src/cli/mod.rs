@@ -2,9 +2,13 @@
 
 mod audit;
 mod boot_list;
+mod change;
 mod check;
 mod daemon;
+mod disable;
+mod enable;
 mod journalctl;
+mod mode;
 mod page;
 #[cfg(test)]
 mod samples;
@@ -43,6 +47,12 @@ enum Command {
     Audit(audit::Arguments),
     /// Show the boot list, and what this node runs that is not in it.
     BootList(boot_list::Arguments),
+    /// Put pullgate in front of containerd: shows what would be written, and writes with --restart.
+    Enable(change::Arguments),
+    /// Take pullgate out of containerd's configuration: shows what would be written, and writes with --restart.
+    Disable(change::Arguments),
+    /// Refuse what the policy refuses, or only record it. Shows the mode when none is given.
+    Mode(mode::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -75,6 +85,9 @@ pub fn run() -> ExitCode {
         Command::Why(arguments) => why::run(config, &arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::BootList(arguments) => boot_list::run(config, &arguments),
+        Command::Enable(arguments) => enable::run(config, &arguments),
+        Command::Disable(arguments) => disable::run(config, &arguments),
+        Command::Mode(arguments) => mode::run(config, &arguments),
     }
 }
 

@@ -1,11 +1,18 @@
 //! `pullgate status`.
 
-use std::{io::Read, os::unix::net::UnixStream, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use super::{Output, complain, digests};
 use crate::{
     image::sanitize,
     node::sandbox::Sandbox,
+    node::connection,
     status::{Answers, Status},
     systemd,
 };
@@ -27,14 +34,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let socket = arguments.runtime.join("status.sock");
-    let ask = || {
-        let mut text = String::new();
-        let stream = UnixStream::connect(&socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.take(REPORT_BYTES).read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>(text)
-    };
-    let text = match ask() {
+    let text = match report(&socket) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("pullgate: the daemon does not answer on {}: {error}", socket.display());
@@ -54,6 +54,20 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         true => ExitCode::from(1),
         false => ExitCode::SUCCESS,
     }
+}
+
+/// What the daemon whose sockets are in `runtime` says about itself.
+pub(super) fn ask(runtime: &Path) -> Result<Status, String> {
+    let text = report(&runtime.join("status.sock")).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+fn report(socket: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.take(REPORT_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn print(status: &Status) {
@@ -97,6 +111,7 @@ fn print(status: &Status) {
             Err(why) => format!("NOT REACHED at {}: {}", status.containerd, sanitize(why, 200)),
         },
     );
+    row("gates", connection::told(Path::new(&status.containerd)));
     let gate = |answers: &Answers| {
         let Answers { allowed, denied, inconclusive, audit_only, .. } = answers;
         format!("{allowed} allowed, {denied} denied, {inconclusive} could not tell, {audit_only} admitted by audit")

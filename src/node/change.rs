@@ -196,6 +196,81 @@ impl Record {
 
 const FILE: &str = "record.json";
 
+/// Edits that were made, and the way back from them.
+#[derive(Clone, Debug)]
+pub struct Written {
+    state: PathBuf,
+    edits: Vec<Edit>,
+    directories: Vec<PathBuf>,
+    before: Option<Record>,
+    after: Option<Record>,
+}
+
+impl Written {
+    /// Makes `edits`; `state` then has the record `after` instead of `before`. A crash at any moment leaves a record that
+    /// leads back.
+    ///
+    /// # Errors
+    /// What failed; everything is as it was then, or the error says what is not.
+    pub fn write(
+        state: &Path,
+        edits: &[Edit],
+        before: Option<Record>,
+        mut after: Option<Record>,
+    ) -> Result<Self, String> {
+        if let Some(record) = &after {
+            record.save(state)?;
+        }
+        let keep_before = || before.as_ref().map_or_else(|| Record::forget(state), |record| record.save(state));
+        let made = make(edits).and_then(|directories| {
+            let Some(record) = &mut after else { return Ok(directories) };
+            record.directories.extend(directories.iter().cloned());
+            record.save(state).map(|()| directories).inspect_err(|_| drop(undo(edits, &[])))
+        });
+        let directories = made.map_err(|why| match keep_before() {
+            Ok(()) => why,
+            Err(more) => format!("{why}; {more}"),
+        })?;
+        let written = Self { state: state.to_owned(), edits: edits.to_vec(), directories, before, after };
+        if written.after.is_none() {
+            for directory in written.before.iter().flat_map(|record| &record.directories).rev() {
+                let _ = fs::remove_dir(directory);
+            }
+            Record::forget(state)?;
+        }
+        Ok(written)
+    }
+
+    /// Puts everything back.
+    ///
+    /// # Errors
+    /// What could not be put back.
+    pub fn take_back(&self) -> Result<(), String> {
+        // Directories that went with the files come back with them.
+        for edit in self.edits.iter().filter(|edit| edit.before.is_some()) {
+            if let Some(directory) = edit.path.parent() {
+                fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            }
+        }
+        undo(&self.edits, &self.directories)?;
+        match &self.before {
+            Some(record) => record.save(&self.state),
+            None => Record::forget(&self.state),
+        }
+    }
+
+    /// Notes that `process` was seen with the gates in force.
+    ///
+    /// # Errors
+    /// Where the record cannot be written.
+    pub fn live(&self, process: &super::process::Process) -> Result<(), String> {
+        match self.after.clone() {
+            Some(record) => Record { live: Some((process.pid, process.ticks)), ..record }.save(&self.state),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Makes all of `edits`, or none: what was made before a failure is taken back. Returns the directories that were made.
 ///
 /// # Errors

@@ -13,7 +13,10 @@ use super::{
     run, verifiers,
     version::Version,
 };
-use crate::containerd::{Containerd, Loaded};
+use crate::{
+    containerd::{Containerd, Loaded},
+    image::sanitize,
+};
 
 /// One gate, as containerd is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +116,16 @@ impl Connection {
         gates.into_iter().flatten().all(|gate| *gate == Gate::Live)
     }
 
+    /// Whether containerd asks any gate, or will once it is restarted.
+    pub fn is_anywhere(&self) -> bool {
+        [&self.diff, &self.transfer].into_iter().any(|gate| *gate != Gate::NotConnected)
+    }
+
+    /// Whether a gate is in containerd's configuration.
+    pub fn is_configured(&self) -> bool {
+        [&self.diff, &self.transfer].into_iter().any(|gate| !matches!(gate, Gate::NotConnected | Gate::StillAsked))
+    }
+
     /// What to do about it; none when nothing is to be done.
     pub fn advice(&self) -> Option<&'static str> {
         let gates: Vec<&Gate> =
@@ -127,6 +140,20 @@ impl Connection {
         } else {
             None
         }
+    }
+}
+
+/// How the containerd behind `socket` is connected, for a person.
+pub fn told(socket: &Path) -> String {
+    let looked =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(
+            |runtime| {
+                runtime.block_on(async { Connection::look(&Containerd::new(socket), Path::new(super::STATE)).await })
+            },
+        );
+    match looked {
+        Ok(connection) => connection.to_string(),
+        Err(why) => format!("not known: {}", sanitize(&why, 200)),
     }
 }
 

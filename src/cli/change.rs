@@ -1,0 +1,195 @@
+//! What `enable` and `disable` have in common: the difference shown, the files written, containerd watched.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::unistd::geteuid;
+
+use crate::{
+    config::Config,
+    containerd::Containerd,
+    files,
+    image::sanitize,
+    limits,
+    node::{
+        Obstacle,
+        change::{Content, Edit, Written},
+        dump::Dump,
+        live::{Before, Progress},
+        process::Process,
+        unified::{self, Line},
+    },
+    systemd,
+};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Write the files, restart containerd and watch it. What does not come up is put back.
+    #[arg(long)]
+    pub(super) restart: bool,
+    /// Write the files, and leave the restart of containerd to you.
+    #[arg(long, conflicts_with = "restart")]
+    pub(super) write: bool,
+    /// Write nothing; end with exit code 1 unless there is nothing to do.
+    #[arg(long, conflicts_with_all = ["restart", "write"])]
+    pub(super) check: bool,
+    /// How long containerd has to live after the restart.
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) watch: u64,
+    /// Where what is needed to go back is kept.
+    #[arg(long, value_name = "DIR", default_value = crate::node::STATE, hide = true)]
+    pub(super) state: PathBuf,
+}
+
+/// The node's configuration.
+pub(super) fn configuration(path: &Path) -> Result<Config, String> {
+    let text = files::read_trusted(path, limits::DOCUMENT_BYTES).map_err(|why| format!("{}: {why}", path.display()))?;
+    Config::parse(path, &text).map_err(|problems| problems.to_string())
+}
+
+pub(super) fn root() -> Result<(), Obstacle> {
+    match geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Obstacle::new("containerd's configuration belongs to root", "Run this as root")),
+    }
+}
+
+/// A connected containerd without a daemon pulls nothing.
+pub(super) fn daemon() -> Result<(), Obstacle> {
+    let socket = Path::new(systemd::DIRECTORY).join("status.sock");
+    UnixStream::connect(&socket).map(drop).map_err(|error| {
+        Obstacle::new(
+            format!("pullgate's daemon does not answer on {}: {error}", socket.display()),
+            "Run: systemctl enable --now pullgate-gates.socket pullgate.service",
+        )
+    })
+}
+
+pub(super) fn note(notes: &[String]) {
+    for note in notes {
+        println!("note: {note}");
+    }
+}
+
+/// The difference, in colours on a terminal.
+pub(super) fn show(edits: &[Edit]) {
+    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let paint = |code: &str, text: &str| match colours {
+        true => println!("\x1b[{code}m{text}\x1b[0m"),
+        false => println!("{text}"),
+    };
+    for Edit { path, before, after } in edits {
+        let link = |content: &Option<Content>| match content {
+            Some(Content::Link { target }) => Some(target.display().to_string()),
+            _ => None,
+        };
+        if let Some(target) = link(after) {
+            paint("32", &format!("+++ {} -> {target}", path.display()));
+            continue;
+        }
+        if let Some(target) = link(before) {
+            paint("31", &format!("--- {} -> {target}", path.display()));
+            continue;
+        }
+        let name = |content: &Option<Content>| match content {
+            Some(_) => path.display().to_string(),
+            None => "/dev/null".to_owned(),
+        };
+        paint("1", &format!("--- {}", name(before)));
+        paint("1", &format!("+++ {}", name(after)));
+        let text =
+            |content: &Option<Content>| content.as_ref().map_or(String::new(), |content| content.text().to_owned());
+        for line in unified::difference(&text(before), &text(after)) {
+            // Somebody else's file may hold what is not for a terminal.
+            let safe = |line: String| {
+                line.replace('\t', "    ").chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>()
+            };
+            match line {
+                Line::Place(line) => paint("36", &line),
+                Line::Same(line) => println!(" {}", safe(line)),
+                Line::Removed(line) => paint("31", &format!("-{}", safe(line))),
+                Line::Added(line) => paint("32", &format!("+{}", safe(line))),
+            }
+        }
+    }
+}
+
+/// Sees that nothing but pullgate's keys changed; else everything goes back.
+pub(super) fn verify(written: &Written, process: &Process, before: &Dump) -> Result<(), Obstacle> {
+    let config = process.config.exists().then_some(&process.config);
+    let why = match crate::node::enable::dump(&process.program, config) {
+        Err(why) => format!("containerd refuses the new configuration: {why}"),
+        Ok(after) => match before.changes(&after) {
+            changes if changes.is_empty() => return Ok(()),
+            changes => format!("more than pullgate's keys changed: {}", changes.join(", ")),
+        },
+    };
+    Err(back(written, &why))
+}
+
+/// Restarts containerd and watches it; what does not live goes back, and containerd is restarted once more.
+pub(super) async fn restart(
+    containerd: &Containerd,
+    written: &Written,
+    before: &Before,
+    gated: bool,
+    watch: Duration,
+) -> Result<Process, Obstacle> {
+    let why = match before.restart(containerd, gated, watch, &mut progress).await {
+        Ok(process) => {
+            end_progress();
+            return Ok(process);
+        }
+        Err(why) => why,
+    };
+    end_progress();
+    let obstacle = back(written, &why);
+    eprintln!("pullgate: containerd did not come up as it has to; everything is put back, and containerd restarted");
+    let again = before.restart(containerd, !gated, watch, &mut progress).await;
+    end_progress();
+    Err(match again {
+        Ok(_) => Obstacle::new(obstacle.what, format!("{}. containerd runs as before", obstacle.fix)),
+        Err(again) => Obstacle::new(
+            obstacle.what,
+            format!("{}. AND containerd does not come up as before: {again}", obstacle.fix),
+        ),
+    })
+}
+
+fn back(written: &Written, why: &str) -> Obstacle {
+    match written.take_back() {
+        Ok(()) => Obstacle::new(why, "Every file is as it was"),
+        Err(more) => Obstacle::new(why, format!("NOT every file could be put back: {more}")),
+    }
+}
+
+fn progress(progress: Progress) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let text = match progress {
+        Progress::Restarting => "restarting containerd".to_owned(),
+        Progress::Waiting => "waiting for containerd".to_owned(),
+        Progress::Lives(left) => format!("containerd is up; watching it for {} s", left.as_secs()),
+    };
+    eprint!("\r\x1b[K{text}");
+    let _ = io::stderr().flush();
+}
+
+fn end_progress() {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+}
+
+/// Tells an obstacle on standard error, each line safe for a terminal.
+pub(super) fn complain(obstacle: &Obstacle) {
+    for (number, line) in obstacle.to_string().lines().enumerate() {
+        let start = if number == 0 { "pullgate: " } else { "" };
+        eprintln!("{start}{}", sanitize(line, 2000));
+    }
+}

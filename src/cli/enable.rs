@@ -1,0 +1,89 @@
+//! `pullgate enable`.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use super::{change, change::Arguments, complain};
+use crate::{
+    containerd::Containerd,
+    node::{
+        Obstacle,
+        change::{Record, Written},
+        connection::Connection,
+        enable::Found,
+        live::{self, Before},
+    },
+};
+
+pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
+    let config = match change::configuration(config) {
+        Ok(config) => config,
+        Err(why) => return complain(why),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(error),
+    };
+    match runtime.block_on(enable(&config.containerd, arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(obstacle) => {
+            change::complain(&obstacle);
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn enable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
+    change::root()?;
+    let containerd = Containerd::new(socket);
+    let found = Found::look(&containerd, socket).await?;
+    let unreadable =
+        |why: String| Obstacle::new(why, "Take the file away; `disable` then removes only pullgate's lines");
+    let record = Record::load(&arguments.state).map_err(unreadable)?;
+    let plan = found.plan(record.as_ref(), &arguments.state)?;
+    change::note(&plan.notes);
+    let told = |why: String| Obstacle::new(why, "Run as root");
+    let connection = Connection::look(&containerd, &arguments.state).await.map_err(told)?;
+    if plan.edits.is_empty() && connection.is_live() {
+        println!("Already connected: containerd {} asks pullgate. Nothing to do.", found.version);
+        return Ok(());
+    }
+    if arguments.check {
+        return Err(Obstacle::new(format!("not all gates are live: {connection}"), "Run: pullgate enable --restart"));
+    }
+    change::show(&plan.edits);
+    if !arguments.restart && !arguments.write {
+        match plan.edits.is_empty() {
+            true => println!(
+                "The configuration is written, and containerd runs without it. Next: pullgate enable --restart"
+            ),
+            false => println!(
+                "\nNothing was written. Next: pullgate enable --restart (running containers live on; what does not come up is put back)"
+            ),
+        }
+        return Ok(());
+    }
+    change::daemon()?;
+    let before = match arguments.restart {
+        true => {
+            let unit = live::unit_of(&found.process)?;
+            Some(Before::look(&containerd, &found.process, unit).await.map_err(told)?)
+        }
+        false => None,
+    };
+    let fresh = plan.record(&found, record.as_ref());
+    let written = Written::write(&arguments.state, &plan.edits, record, Some(fresh))
+        .map_err(|why| Obstacle::new(why, "Nothing was changed"))?;
+    change::verify(&written, &found.process, &found.dump)?;
+    let Some(before) = before else {
+        println!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
+        return Ok(());
+    };
+    let watch = Duration::from_secs(arguments.watch);
+    let process = change::restart(&containerd, &written, &before, true, watch).await?;
+    written.live(&process).map_err(|why| Obstacle::new(why, "containerd is connected all the same"))?;
+    println!(
+        "Connected: containerd {} asks pullgate, and lived for {} s with it. See: pullgate status",
+        found.version, arguments.watch
+    );
+    Ok(())
+}

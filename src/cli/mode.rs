@@ -1,0 +1,192 @@
+//! `pullgate mode`.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+
+use super::{change, complain, paths, status};
+use crate::{
+    activation::{Activation, Outcome},
+    admission::Admission,
+    clock::Clock,
+    config::NodeMode,
+    containerd::Containerd,
+    decisions::Asking,
+    evidence::{content::ContentStore, kept::Kept},
+    gate::{Standing, Walk},
+    image::sanitize,
+    node::{
+        self, Obstacle,
+        change::{Content, Edit},
+    },
+    policy::decision::{Code, Verdict},
+    systemd,
+};
+
+/// Time for the daemon to read its files again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+/// Images that are listed one by one.
+const LISTED: usize = 50;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The mode to take.
+    mode: Option<Mode>,
+    /// Take it though images that are on the node would be refused, or could not be told about.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// What the policy refuses is recorded and admitted.
+    Audit,
+    /// What the policy refuses is refused.
+    Enforce,
+}
+
+pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
+    let present = match change::configuration(config) {
+        Ok(present) => present,
+        Err(why) => return complain(why),
+    };
+    let mode = match arguments.mode {
+        None => {
+            println!("{}", present.mode);
+            return ExitCode::SUCCESS;
+        }
+        Some(Mode::Audit) => NodeMode::Audit,
+        Some(Mode::Enforce) => NodeMode::Enforce,
+    };
+    let switched = preview(config, mode, arguments.yes).and_then(|()| switch(config, mode));
+    match switched {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Obstacle(obstacle)) => {
+            change::complain(&obstacle);
+            ExitCode::from(1)
+        }
+        Err(Failure::Configuration(why)) => complain(why),
+    }
+}
+
+enum Failure {
+    Obstacle(Obstacle),
+    Configuration(String),
+}
+
+fn obstacle(what: impl Into<String>, fix: impl Into<String>) -> Failure {
+    Failure::Obstacle(Obstacle::new(what, fix))
+}
+
+/// Before this node refuses: what is on it that would be refused.
+fn preview(config: &Path, mode: NodeMode, yes: bool) -> Result<(), Failure> {
+    if mode == NodeMode::Audit {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Configuration(error.to_string()))?;
+    let judged = runtime.block_on(async {
+        let activation = Activation::new(paths(config, None), |_, _| ());
+        let (snapshot, outcome) = activation.load().await;
+        if let Outcome::Rejected(trouble) = outcome {
+            return Err(Failure::Configuration(format!("{} {}", trouble.code, trouble.message)));
+        }
+        let containerd = Arc::new(Containerd::new(&snapshot.config.containerd));
+        let content = Arc::new(ContentStore::new(containerd.clone(), Kept::default()));
+        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual).await)
+    })?;
+    let standing = match judged {
+        Ok(standing) => standing,
+        Err(_) if yes => return Ok(()),
+        Err(trouble) => {
+            let what = format!("the images on this node could not be judged: {trouble}");
+            return Err(obstacle(what, "Nothing was changed. To enforce all the same: pullgate mode enforce --yes"));
+        }
+    };
+    let open: Vec<&Standing> = standing
+        .iter()
+        .filter(|standing| standing.decision.verdict != Verdict::Allow && !standing.decision.audit_only)
+        .collect();
+    if open.is_empty() {
+        println!("{} images are on this node, and the policy admits them all.", standing.len());
+        return Ok(());
+    }
+    println!("Of {} images on this node, the policy would not admit {}:", standing.len(), open.len());
+    for standing in open.iter().take(LISTED) {
+        println!(
+            "  {} ({}): {}",
+            sanitize(&standing.name(), 200),
+            sanitize(&standing.namespace, 80),
+            standing.decision.message(None)
+        );
+    }
+    if open.len() > LISTED {
+        println!("  … and {} more", open.len() - LISTED);
+    }
+    let unauthorized = |standing: &&&Standing| {
+        standing.decision.violations.iter().any(|violation| violation.code == Code::RegistryUnauthorized)
+    };
+    let private = open.iter().filter(unauthorized).count();
+    if private > 0 {
+        println!(
+            "{private} of them end in {}: their registry wants credentials that this node does not have. Give pullgate \
+             read-only credentials, or an evidence repository, first.",
+            Code::RegistryUnauthorized
+        );
+    }
+    match yes {
+        true => Ok(()),
+        false => Err(obstacle(
+            "nothing was changed: these images could not come onto this node again",
+            "Sign them, or change the policy. To enforce all the same: pullgate mode enforce --yes",
+        )),
+    }
+}
+
+/// Writes the mode and lets the daemon read it.
+fn switch(config: &Path, mode: NodeMode) -> Result<(), Failure> {
+    let unread = |why: String| Failure::Configuration(format!("{}: {why}", config.display()));
+    let before = Content::of_file(config).map_err(Failure::Configuration)?;
+    let before = before.ok_or_else(|| unread("the file is not there".to_owned()))?;
+    let text = node::mode::set(before.text(), mode).map_err(unread)?;
+    let written = text != before.text();
+    if written {
+        let after = Some(before.with_text(text));
+        let edit = Edit { path: config.to_owned(), before: Some(before), after };
+        node::change::make(&[edit]).map_err(|why| obstacle(why, "Nothing was changed"))?;
+    }
+    let active = node::run("systemctl", &["is-active", "pullgate.service"]).is_ok();
+    if !active {
+        println!("{mode}: written to {}; it takes force when pullgate.service starts", config.display());
+        return Ok(());
+    }
+    let look = "Look at: systemctl status pullgate.service";
+    node::run("systemctl", &["reload", "pullgate.service"]).map_err(|why| obstacle(why, look))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = status::ask(Path::new(systemd::DIRECTORY));
+        match &said {
+            Ok(status) if status.mode == mode.to_string() && status.trouble.is_none() => {
+                let policy = status.revision.as_deref().unwrap_or("none");
+                println!("{mode}: in force{}, policy {policy}", if written { "" } else { " already" });
+                return Ok(());
+            }
+            _ if Instant::now() < deadline => thread::sleep(PAUSE),
+            Ok(status) => {
+                let why = status.trouble.clone().unwrap_or_else(|| format!("the daemon is in mode {}", status.mode));
+                return Err(obstacle(format!("{mode} is written, and not in force: {why}"), look));
+            }
+            Err(why) => {
+                return Err(obstacle(format!("{mode} is written; whether it is in force is not known: {why}"), look));
+            }
+        }
+    }
+}
