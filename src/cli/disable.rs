@@ -13,9 +13,9 @@ use crate::{
         Obstacle,
         change::{Record, Written},
         connection::Connection,
-        disable, enable,
+        disable, dump, enable, imports,
         live::{self, Before},
-        process::Process,
+        process::{CONFIG, Process},
     },
 };
 
@@ -48,7 +48,14 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
     let record = Record::load(&arguments.state).map_err(told)?;
     let connection = Connection::look(&containerd, &arguments.state).await;
     if arguments.check {
-        let asks = record.is_some() || connection.as_ref().is_ok_and(Connection::is_anywhere);
+        // Where containerd does not run, its files tell what its next start asks.
+        let written = || {
+            let files = imports::read(Path::new(CONFIG)).unwrap_or_default();
+            files
+                .iter()
+                .any(|file| file.text.contains(dump::DIFF_PROXY.1) || file.text.contains(dump::TRANSFER_PROXY.1))
+        };
+        let asks = record.is_some() || connection.as_ref().map_or_else(|_| written(), Connection::is_anywhere);
         return match asks {
             false => Ok(()),
             true => Err(Obstacle::new("containerd asks pullgate about every layer", "Run: pullgate disable --restart")),

@@ -108,13 +108,7 @@ impl Edit {
     }
 
     fn make(&self) -> Result<(), String> {
-        let told = |error: io::Error| match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => format!("{}: it is on a read-only file system", self.path.display()),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                format!("{}: the disk is full", self.path.display())
-            }
-            _ => format!("{}: {error}", self.path.display()),
-        };
+        let told = |error: io::Error| told(&self.path, &error);
         match &self.after {
             None => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(told(error)),
@@ -175,7 +169,7 @@ impl Record {
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| error.to_string())?;
         files::private_directory(state)
             .and_then(|()| files::replace(&path, &bytes))
-            .map_err(|error| format!("{}: {error}", path.display()))
+            .map_err(|error| told(&path, &error))
     }
 
     /// Takes it away.
@@ -249,7 +243,7 @@ impl Written {
         // Directories that went with the files come back with them.
         for edit in self.edits.iter().filter(|edit| edit.before.is_some()) {
             if let Some(directory) = edit.path.parent() {
-                fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+                fs::create_dir_all(directory).map_err(|error| told(directory, &error))?;
             }
         }
         undo(&self.edits, &self.directories)?;
@@ -315,13 +309,22 @@ fn check(edit: &Edit) -> Result<(), String> {
     Err(format!("{}: changed in between; nothing was written to it", edit.path.display()))
 }
 
+fn told(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => format!("{path}: it is on a read-only file system"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("{path}: the disk is full"),
+        _ => format!("{path}: {error}"),
+    }
+}
+
 fn parents(edit: &Edit, made: &mut Vec<PathBuf>) -> Result<(), String> {
     if edit.after.is_none() {
         return Ok(());
     }
     let above: Vec<&Path> = edit.path.ancestors().skip(1).take_while(|path| !path.exists()).collect();
     for directory in above.into_iter().rev() {
-        fs::create_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        fs::create_dir(directory).map_err(|error| told(directory, &error))?;
         made.push(directory.to_owned());
     }
     Ok(())

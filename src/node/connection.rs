@@ -57,7 +57,7 @@ impl Connection {
         let dump = enable::dump(&process.program, (!files.is_empty()).then_some(&process.config))?;
         let loaded = containerd.loaded().await.map_err(|status| status.message().to_owned())?;
         let record = Record::load(state)?;
-        let paths: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+        let paths: Vec<PathBuf> = files.iter().flat_map(imports::Read::places).collect();
         let seen = record.as_ref().is_some_and(|record| record.live == Some((process.pid, process.ticks)));
         let read_before =
             !seen && paths.iter().any(|path| process::changed(path).is_none_or(|changed| changed > process.started));

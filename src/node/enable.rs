@@ -293,8 +293,13 @@ impl Found {
         }
         let missing = wanted.missing(&after);
         if !missing.is_empty() {
-            let what = format!("a file that containerd reads later resets {}", missing.join(", "));
-            return Err(Obstacle::new(what, "Nothing was written. Take that out of the later file"));
+            let ours = |path: &PathBuf| candidate.edits.iter().any(|edit| edit.path == *path);
+            let sets =
+                |file: &&Read| [Part::Differs, Part::Unpack].iter().any(|part| lines::has_section(&file.text, *part));
+            let others = self.files.iter().filter(sets).filter(|file| !ours(&file.path));
+            let others: Vec<String> = others.map(|file| file.path.display().to_string()).collect();
+            let what = format!("{} would not take force: {} sets it later", missing.join(", "), others.join(" or "));
+            return Err(Obstacle::new(what, "Nothing was written. Take those keys out of that file first"));
         }
         Ok(())
     }

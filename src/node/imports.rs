@@ -25,6 +25,17 @@ pub struct Read {
     pub version: Option<i64>,
 }
 
+impl Read {
+    /// The file, and the directories in which files that it imports may come and go.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let beside = self.path.parent().unwrap_or(Path::new("/"));
+        let directories = self.imports.iter().filter(|(pattern, _)| pattern.contains('*'));
+        let directory = |(pattern, _): &(String, Vec<PathBuf>)| Some(clean(beside.join(pattern).parent()?));
+        let directories = directories.filter_map(directory).filter(|directory| directory.is_dir());
+        std::iter::once(self.path.clone()).chain(directories).collect()
+    }
+}
+
 /// `main` and all that it imports, breadth first; a later file wins over an earlier one. Empty when there is no `main`.
 ///
 /// # Errors
@@ -146,6 +157,8 @@ mod tests {
         let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         assert_eq!(paths, ["main.toml", "conf.d/a.toml", "conf.d/b.toml", "last.toml", "nested.toml"].map(at));
         assert_eq!(files[0].imports[0].1.len(), 2);
+        assert_eq!(files[0].places(), ["main.toml", "conf.d"].map(at));
+        assert_eq!(files[2].places(), ["conf.d/b.toml"].map(at));
         assert_eq!((files[0].version, files[1].version), (Some(2), None));
         assert_eq!(read(&at("nowhere.toml")), Ok(Vec::new()));
         fs::remove_file(at("last.toml")).unwrap();

@@ -50,7 +50,15 @@ pub fn put(text: &str, wanted: &Wanted, parts: &[Part]) -> Result<String, String
                 let differs: Array = wanted.differs.iter().map(String::as_str).collect();
                 set(table(&mut document, &["plugins", DIFF])?, "default", differs.into());
             }
-            Part::Unpack => put_unpack(table(&mut document, &["plugins", TRANSFER])?, &wanted.unpack)?,
+            Part::Unpack => {
+                let there = section(&document, TRANSFER).is_some();
+                let section = table(&mut document, &["plugins", TRANSFER])?;
+                put_unpack(section, &wanted.unpack)?;
+                if !there {
+                    // Its heading would say nothing.
+                    implicit(&mut document, TRANSFER);
+                }
+            }
         }
     }
     Ok(document.to_string())
@@ -342,6 +350,13 @@ fn table<'a>(document: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn
             here.entry(key).or_insert_with(fresh).as_table_like_mut().ok_or_else(|| format!("{key} is no section"))?;
     }
     Ok(here)
+}
+
+fn implicit(document: &mut DocumentMut, name: &str) {
+    let plugins = document.get_mut("plugins").and_then(Item::as_table_like_mut);
+    if let Some(Item::Table(section)) = plugins.and_then(|plugins| plugins.get_mut(name)) {
+        section.set_implicit(true);
+    }
 }
 
 /// Sets a key and keeps the comment behind the value that was there.

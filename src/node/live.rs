@@ -14,8 +14,10 @@ use crate::{containerd::Containerd, image::sanitize, limits};
 
 /// Pause between two looks at containerd.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Entries of the journal that tell why containerd did not come up.
-const JOURNAL: &str = "5";
+/// Lines of the journal that are told when containerd did not come up.
+const LINES: usize = 8;
+/// Levels of containerd's log that tell nothing about that.
+const QUIET: [&str; 2] = ["level=info", "level=debug"];
 
 /// What containerd did before it was restarted, and has to do again.
 #[derive(Clone, Debug)]
@@ -138,17 +140,11 @@ impl Before {
 
     /// `why`, with the last words of containerd.
     fn journal(&self, why: &str, since: &str) -> String {
-        let arguments =
-            ["-u", &self.unit, "--since", since, "-p", "warning", "-n", JOURNAL, "-o", "cat", "--no-pager", "-q"];
-        let errors = run("journalctl", &arguments).unwrap_or_default();
-        let said = match errors.trim().is_empty() {
-            false => errors,
-            true => {
-                let arguments: Vec<&str> = ["-u", &self.unit, "-n", JOURNAL, "-o", "cat", "--no-pager", "-q"].into();
-                run("journalctl", &arguments).unwrap_or_default()
-            }
-        };
-        let lines: Vec<String> = said.lines().map(|line| format!("\n    {}", sanitize(line, 300))).collect();
+        let arguments = ["-u", &self.unit, "--since", since, "-o", "cat", "--no-pager", "-q"];
+        let all = run("journalctl", &arguments).unwrap_or_default();
+        let mut said: Vec<&str> = all.lines().filter(|line| !QUIET.iter().any(|level| line.contains(level))).collect();
+        said.drain(..said.len().saturating_sub(LINES));
+        let lines: Vec<String> = said.into_iter().map(|line| format!("\n    {}", sanitize(line, 300))).collect();
         match lines.is_empty() {
             true => why.to_owned(),
             false => format!("{why}\n  {} said last:{}", self.unit, lines.concat()),

@@ -50,6 +50,20 @@ impl Node {
     /// # Errors
     /// As [`Node::gated`].
     pub fn gated_on(suite: Suite, storage: Storage) -> Result<Self> {
+        let node = Self::unconnected_on(suite, storage)?;
+        node.connect_gates()?;
+        Ok(node)
+    }
+
+    /// As [`Node::gated`], with containerd as its package left it.
+    ///
+    /// # Errors
+    /// As [`Node::gated`].
+    pub fn unconnected(suite: Suite) -> Result<Self> {
+        Self::unconnected_on(suite, Storage::Memory)
+    }
+
+    fn unconnected_on(suite: Suite, storage: Storage) -> Result<Self> {
         let package = package()?;
         let node = Self::boot_on(suite, storage)?;
         node.start_registry()?;
@@ -60,7 +74,6 @@ impl Node {
         let key = node.make_key("demo")?;
         node.write(KEY_FILE, node.read(&key)?)?;
         node.configure(CONFIG, POLICY)?;
-        node.connect_gates()?;
         Ok(node)
     }
 

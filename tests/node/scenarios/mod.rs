@@ -3,6 +3,7 @@
 mod boot_list;
 mod chains;
 mod cli;
+mod enable;
 mod expect;
 mod gates;
 mod harness;
@@ -48,6 +49,14 @@ pub const ALL: &[Scenario] = &[
     with_verifier("resolve::refused-before-anything-is-fetched", resolve::refused_before_fetching),
     with_verifier("resolve::signed-after-a-denial", resolve::signed_after_a_denial),
     with_verifier("resolve::nobody-but-containerds-verifier-may-ask", resolve::strangers),
+    on_every_node("enable::rolled-back-when-containerd-does-not-live", enable::rolled_back),
+    on_every_node("enable::there-and-back-to-the-byte", enable::there_and_back),
+    on_every_node("enable::what-others-set-up-stays", enable::others_are_kept),
+    on_every_node("enable::a-later-file-takes-the-gate-out", enable::drift),
+    on_every_node("enable::two-containerds-on-one-node", enable::two_containerds),
+    on_every_node("enable::files-that-cannot-be-written", enable::not_writable),
+    on_every_node("enable::mode-shows-what-would-be-refused", enable::mode),
+    on_every_node("enable::the-package-stays-while-it-is-asked", enable::removal),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
