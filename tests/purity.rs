@@ -18,6 +18,12 @@ const PURE: &[&str] = &[
     "audit/chain.rs",
     "audit/entry.rs",
     "audit/told.rs",
+    "node/dump.rs",
+    "node/lines",
+    "node/mode.rs",
+    "node/unified.rs",
+    "node/version.rs",
+    "node/wanted.rs",
 ];
 
 /// What reaches the world.

@@ -17,10 +17,11 @@ use crate::{
     limits,
     node::{
         Obstacle,
-        change::{Content, Edit, Written},
+        change::{Content, Edit},
         dump::Dump,
         live::{Before, Progress},
         process::Process,
+        record::Written,
         unified::{self, Line},
     },
     systemd,

@@ -11,11 +11,11 @@ use crate::{
     containerd::Containerd,
     node::{
         Obstacle,
-        change::{Record, Written},
         connection::Connection,
         disable, dump, enable, imports,
         live::{self, Before},
         process::{CONFIG, Process},
+        record::{Record, Written},
     },
 };
 

@@ -7,10 +7,10 @@ use crate::{
     containerd::Containerd,
     node::{
         Obstacle,
-        change::{Record, Written},
         connection::Connection,
         enable::Found,
         live::{self, Before},
+        record::{Record, Written},
     },
 };
 

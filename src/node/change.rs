@@ -1,4 +1,4 @@
-//! Changes of files that can be taken back, and the record of them that outlives this process.
+//! Changes of files, made all or not at all, that can be taken back.
 
 use std::{
     fs, io,
@@ -127,144 +127,6 @@ impl Edit {
     }
 }
 
-/// What `enable` did, kept for `disable`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Record {
-    /// The version of pullgate that did it.
-    pub pullgate: String,
-    /// containerd's main file.
-    pub config: PathBuf,
-    /// The import that was added to it.
-    pub import: Option<String>,
-    /// The edits, in the order in which they were made.
-    pub edits: Vec<Edit>,
-    /// Directories that were made for them, the outer first.
-    pub directories: Vec<PathBuf>,
-    /// The process and its start that were seen with the gates in force.
-    pub live: Option<(i32, u64)>,
-}
-
-impl Record {
-    /// The record in `state`, if there is one.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn load(state: &Path) -> Result<Option<Self>, String> {
-        let path = state.join(FILE);
-        let told = |why: String| format!("{}: {why}", path.display());
-        match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(told(error.to_string())),
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| told(error.to_string())),
-        }
-    }
-
-    /// Keeps it in `state`.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn save(&self, state: &Path) -> Result<(), String> {
-        let path = state.join(FILE);
-        let bytes = serde_json::to_vec_pretty(self).map_err(|error| error.to_string())?;
-        files::private_directory(state)
-            .and_then(|()| files::replace(&path, &bytes))
-            .map_err(|error| told(&path, &error))
-    }
-
-    /// Takes it away.
-    ///
-    /// # Errors
-    /// Where that does not succeed.
-    pub fn forget(state: &Path) -> Result<(), String> {
-        match fs::remove_file(state.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", state.display())),
-            _ => {
-                // Only ours, and only if nothing else is in it.
-                let _ = fs::remove_dir(state);
-                Ok(())
-            }
-        }
-    }
-}
-
-const FILE: &str = "record.json";
-
-/// Edits that were made, and the way back from them.
-#[derive(Clone, Debug)]
-pub struct Written {
-    state: PathBuf,
-    edits: Vec<Edit>,
-    directories: Vec<PathBuf>,
-    before: Option<Record>,
-    after: Option<Record>,
-}
-
-impl Written {
-    /// Makes `edits`; `state` then has the record `after` instead of `before`. A crash at any moment leaves a record that
-    /// leads back.
-    ///
-    /// # Errors
-    /// What failed; everything is as it was then, or the error says what is not.
-    pub fn write(
-        state: &Path,
-        edits: &[Edit],
-        before: Option<Record>,
-        mut after: Option<Record>,
-    ) -> Result<Self, String> {
-        if let Some(record) = &after {
-            record.save(state)?;
-        }
-        let keep_before = || before.as_ref().map_or_else(|| Record::forget(state), |record| record.save(state));
-        let made = make(edits).and_then(|directories| {
-            let Some(record) = &mut after else { return Ok(directories) };
-            record.directories.extend(directories.iter().cloned());
-            record.save(state).map(|()| directories).inspect_err(|_| drop(undo(edits, &[])))
-        });
-        let directories = made.map_err(|why| match keep_before() {
-            Ok(()) => why,
-            Err(more) => format!("{why}; {more}"),
-        })?;
-        let written = Self { state: state.to_owned(), edits: edits.to_vec(), directories, before, after };
-        if written.after.is_none() {
-            for directory in written.before.iter().flat_map(|record| &record.directories).rev() {
-                let _ = fs::remove_dir(directory);
-            }
-            Record::forget(state)?;
-        }
-        Ok(written)
-    }
-
-    /// Puts everything back.
-    ///
-    /// # Errors
-    /// What could not be put back.
-    pub fn take_back(&self) -> Result<(), String> {
-        // Directories that went with the files come back with them.
-        for edit in self.edits.iter().filter(|edit| edit.before.is_some()) {
-            if let Some(directory) = edit.path.parent() {
-                fs::create_dir_all(directory).map_err(|error| told(directory, &error))?;
-            }
-        }
-        undo(&self.edits, &self.directories)?;
-        match &self.before {
-            Some(record) => record.save(&self.state),
-            None => Record::forget(&self.state),
-        }
-    }
-
-    /// Notes that `process` was seen with the gates in force.
-    ///
-    /// # Errors
-    /// Where the record cannot be written.
-    pub fn live(&self, process: &super::process::Process) -> Result<(), String> {
-        match self.after.clone() {
-            Some(record) => Record { live: Some((process.pid, process.ticks)), ..record }.save(&self.state),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Makes all of `edits`, or none: what was made before a failure is taken back. Returns the directories that were made.
 ///
 /// # Errors
@@ -309,7 +171,7 @@ fn check(edit: &Edit) -> Result<(), String> {
     Err(format!("{}: changed in between; nothing was written to it", edit.path.display()))
 }
 
-fn told(path: &Path, error: &io::Error) -> String {
+pub(super) fn told(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => format!("{path}: it is on a read-only file system"),
@@ -394,25 +256,5 @@ mod tests {
         // A directory in the way.
         let blocked = [Edit { path: two.join("x"), before: None, after: Some(file("3", &two)) }];
         assert!(make(&blocked).is_err());
-    }
-
-    #[test]
-    fn a_record_outlives_the_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("enable");
-        assert_eq!(Record::load(&state), Ok(None));
-        let record = Record {
-            config: "/etc/containerd/config.toml".into(),
-            edits: vec![Edit { path: "/x".into(), before: None, after: Some(Content::Link { target: "/y".into() }) }],
-            live: Some((7, 8)),
-            ..Record::default()
-        };
-        record.save(&state).unwrap();
-        assert_eq!(Record::load(&state), Ok(Some(record)));
-        fs::write(state.join(FILE), "{").unwrap();
-        assert!(Record::load(&state).unwrap_err().contains("record.json"));
-        Record::forget(&state).unwrap();
-        Record::forget(&state).unwrap();
-        assert!(!state.exists());
     }
 }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    change::Record,
     dump::{DIFF_PROXY, Dump, TRANSFER_PROXY},
     enable, imports,
     process::{self, Process},
+    record::Record,
     run, verifiers,
     version::Version,
 };

@@ -2,9 +2,10 @@
 //! wrote since.
 
 use super::{
-    change::{Content, Edit, Record},
+    change::{Content, Edit},
     enable::Plan,
     lines,
+    record::Record,
 };
 
 /// What to write so that nothing of `record` is left.

@@ -12,6 +12,8 @@ pub const DIFF: &str = "io.containerd.service.v1.diff-service";
 pub const TRANSFER: &str = "io.containerd.transfer.v1.local";
 /// The image verifiers of containerd 2.x.
 pub const VERIFIERS: &str = "io.containerd.image-verifier.v1.bindir";
+/// Where pullgate's own image verifier is.
+pub const VERIFIERS_DIRECTORY: &str = "/usr/libexec/pullgate/verifiers";
 /// The proxy that the diff service asks, and its socket.
 pub const DIFF_PROXY: (&str, &str) = ("pullgate", "/run/pullgate/diff.sock");
 /// The proxy that the transfer service asks, and its socket.

@@ -5,6 +5,7 @@ pub mod sandbox;
 pub mod static_pods;
 //! The node around pullgate: containerd's configuration, the gates in it, and what is in force.
 
+mod candidate;
 pub mod change;
 pub mod connection;
 pub mod disable;
@@ -16,6 +17,7 @@ pub mod live;
 pub mod mode;
 pub mod process;
 mod program;
+pub mod record;
 pub mod unified;
 pub mod vendor;
 pub mod verifiers;

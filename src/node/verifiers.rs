@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The directory of pullgate's own verifier.
-pub const DIRECTORY: &str = "/usr/libexec/pullgate/verifiers";
+pub use super::dump::VERIFIERS_DIRECTORY as DIRECTORY;
+
 /// Its name, there and in the directory of others.
 pub const NAME: &str = "pullgate-verifier";
 /// Where containerd looks unless told otherwise.

@@ -97,11 +97,11 @@ fn lists_within_a_line_are_understood() {
 
 #[test]
 fn a_file_of_our_own_says_all_of_it_and_goes_whole() {
-    let with = Wanted { verifiers: Some(super::super::verifiers::DIRECTORY.into()), ..wanted() };
+    let with = Wanted { verifiers: Some(crate::node::dump::VERIFIERS_DIRECTORY.into()), ..wanted() };
     let text = drop_in(&with, 2).unwrap();
     let read: toml::Table = text.parse().unwrap();
     assert_eq!(read["version"].as_integer(), Some(2));
-    assert_eq!(read["plugins"][VERIFIERS]["bin_dir"].as_str(), Some(super::super::verifiers::DIRECTORY));
+    assert_eq!(read["plugins"][VERIFIERS]["bin_dir"].as_str(), Some(crate::node::dump::VERIFIERS_DIRECTORY));
     assert_eq!(take_out(&text, None, None), Ok(None));
     let shared = format!("{text}[debug]\nlevel = \"info\"\n");
     let left = take_out(&shared, None, None).unwrap().unwrap();

@@ -3,7 +3,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value, value};
 
 use super::{
     dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS},
@@ -189,119 +189,6 @@ pub fn versioned(text: &str) -> Result<String, String> {
     Ok(document.to_string())
 }
 
-/// `text` without pullgate's lines. What they replaced comes back from `original`, the text before them; `pattern` is
-/// the import that was added. None when nothing else is left.
-///
-/// # Errors
-/// Where `text` is not TOML.
-pub fn take_out(text: &str, original: Option<&str>, pattern: Option<&str>) -> Result<Option<String>, String> {
-    let mut document = parse(text)?;
-    let existed = original.is_some();
-    let original = original.map(parse).transpose()?.unwrap_or_default();
-    if let Some(proxies) = document.get_mut("proxy_plugins").and_then(Item::as_table_like_mut) {
-        proxies.remove(DIFF_PROXY.0);
-        proxies.remove(TRANSFER_PROXY.0);
-    }
-    if let Some(section) = section_mut(&mut document, DIFF) {
-        let before = section_of(&original, DIFF).and_then(|section| section.get("default"));
-        let ours = [DIFF_PROXY.0, TRANSFER_PROXY.0];
-        if let Some(list) = section.get_mut("default").and_then(Item::as_array_mut) {
-            list.retain(|name| !name.as_str().is_some_and(|name| ours.contains(&name)));
-            if let Some(first) = list.get_mut(0) {
-                first.decor_mut().clear();
-            }
-            let left = names(list);
-            // What is left is what containerd does anyway.
-            let default = before.is_none() && (left == ["walking"] || left == ["erofs", "walking"] || left.is_empty());
-            if default {
-                section.remove("default");
-            }
-        }
-    }
-    if let Some(section) = section_mut(&mut document, TRANSFER) {
-        let before = section_of(&original, TRANSFER).and_then(|section| section.get("unpack_config"));
-        take_out_unpack(section, before);
-    }
-    if let Some(section) = section_mut(&mut document, VERIFIERS)
-        && section.get("bin_dir").and_then(Item::as_str) == Some(super::verifiers::DIRECTORY)
-    {
-        match section_of(&original, VERIFIERS).and_then(|section| section.get("bin_dir")) {
-            Some(before) => section.insert("bin_dir", before.clone()),
-            None => section.remove("bin_dir"),
-        };
-    }
-    for name in [DIFF, TRANSFER, VERIFIERS] {
-        if section(&original, name).is_none() && section(&document, name).is_some_and(|section| section.is_empty()) {
-            document.get_mut("plugins").and_then(Item::as_table_like_mut).and_then(|plugins| plugins.remove(name));
-        }
-    }
-    if let Some(pattern) = pattern
-        && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut)
-    {
-        list.retain(|known| known.as_str() != Some(pattern));
-        if list.is_empty() && !original.contains_key("imports") {
-            document.remove("imports");
-        }
-    }
-    for key in ["proxy_plugins", "plugins"] {
-        let empty = document.get(key).and_then(Item::as_table_like).is_some_and(|table| table.is_empty());
-        if empty && !original.contains_key(key) {
-            document.remove(key);
-        }
-    }
-    let nothing = document.iter().all(|(key, _)| key == "version");
-    Ok((!nothing || existed).then(|| document.to_string()))
-}
-
-/// Entries that were there get their differ back; those that were added go.
-fn take_out_unpack(section: &mut dyn TableLike, before: Option<&Item>) {
-    let ours = |entry: &dyn TableLike| entry.get("differ").and_then(Item::as_str) == Some(TRANSFER_PROXY.0);
-    let find = |entry: &dyn TableLike| {
-        before.and_then(|before| entries(before).into_iter().find(|old| place(*old) == place(entry)))
-    };
-    let mend = |entry: &mut dyn TableLike| -> bool {
-        if !ours(entry) {
-            return true;
-        }
-        let Some(old) = find(entry) else { return false };
-        match old.get("differ") {
-            Some(differ) => entry.insert("differ", differ.clone()),
-            None => entry.remove("differ"),
-        };
-        true
-    };
-    let left = match section.get_mut("unpack_config") {
-        Some(Item::ArrayOfTables(list)) => {
-            let kept: Vec<bool> = list.iter_mut().map(|entry| mend(entry)).collect();
-            let mut kept = kept.into_iter();
-            list.retain(|_| kept.next().unwrap_or(true));
-            list.len()
-        }
-        Some(Item::Value(Value::Array(list))) => {
-            let kept: Vec<bool> =
-                list.iter_mut().map(|entry| entry.as_inline_table_mut().is_none_or(|entry| mend(entry))).collect();
-            let mut kept = kept.into_iter();
-            list.retain(|_| kept.next().unwrap_or(true));
-            list.len()
-        }
-        _ => return,
-    };
-    if left == 0 && before.is_none() {
-        section.remove("unpack_config");
-    }
-}
-
-fn entries(item: &Item) -> Vec<&dyn TableLike> {
-    match item {
-        Item::ArrayOfTables(list) => list.iter().map(|entry| entry as &dyn TableLike).collect(),
-        Item::Value(Value::Array(list)) => list
-            .iter()
-            .filter_map(|entry| entry.as_inline_table().map(|entry: &InlineTable| entry as &dyn TableLike))
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// What an entry is for.
 fn place(entry: &dyn TableLike) -> (String, String) {
     let text = |key: &str| entry.get(key).and_then(Item::as_str).unwrap_or_default().to_owned();
@@ -313,10 +200,6 @@ fn place_of(entry: &toml::Table) -> (String, String) {
     (text("platform"), text("snapshotter"))
 }
 
-fn names(list: &Array) -> Vec<&str> {
-    list.iter().filter_map(Value::as_str).collect()
-}
-
 fn parse(text: &str) -> Result<DocumentMut, String> {
     text.parse().map_err(|error: toml_edit::TomlError| {
         let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
@@ -325,10 +208,6 @@ fn parse(text: &str) -> Result<DocumentMut, String> {
 }
 
 fn section<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a dyn TableLike> {
-    section_of(document, name)
-}
-
-fn section_of<'a>(document: &'a DocumentMut, name: &str) -> Option<&'a dyn TableLike> {
     document.get("plugins")?.as_table_like()?.get(name)?.as_table_like()
 }
 
@@ -372,5 +251,8 @@ fn set(table: &mut dyn TableLike, key: &str, mut fresh: Value) {
     }
 }
 
+mod take_out;
 #[cfg(test)]
 mod tests;
+
+pub use take_out::take_out;
