@@ -1,6 +1,7 @@
 //! What `enable` and `disable` have in common: the difference shown, the files written, containerd watched.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -56,6 +57,18 @@ pub(super) fn root() -> Result<(), Obstacle> {
     match geteuid().is_root() {
         true => Ok(()),
         false => Err(Obstacle::new("containerd's configuration belongs to root", "Run this as root")),
+    }
+}
+
+/// Two at a time would take each other's lines for somebody else's. Holds until it is dropped.
+pub(super) fn alone(state: &Path) -> Result<File, Obstacle> {
+    let path = state.with_extension("lock");
+    let cannot = |error: io::Error| Obstacle::new(format!("{}: {error}", path.display()), "Nothing was written");
+    files::private_directory(path.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
+    let file = File::create(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Obstacle::new("another pullgate changes containerd's configuration now", "Wait for its end")),
     }
 }
 
@@ -140,7 +153,12 @@ pub(super) async fn restart(
     gated: bool,
     watch: Duration,
 ) -> Result<Process, Obstacle> {
-    let why = match before.restart(containerd, gated, watch, &mut progress).await {
+    let mut progress = progress;
+    let restarted = tokio::select! {
+        restarted = before.restart(containerd, gated, watch, &mut progress) => restarted,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+    };
+    let why = match restarted {
         Ok(process) => {
             end_progress();
             return Ok(process);

@@ -43,6 +43,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
 
 async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
     change::root()?;
+    let _alone = change::alone(&arguments.state)?;
     let containerd = Containerd::new(socket);
     let told = |why: String| Obstacle::new(why, "Mend that first; nothing was written");
     let record = Record::load(&arguments.state).map_err(told)?;
@@ -71,7 +72,7 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
             Ok(connection) if connection.is_configured() => {
                 return Err(Obstacle::new(
                     "containerd's configuration has pullgate's lines, and `pullgate enable` did not write them",
-                    "Take them out by hand, and restart containerd (docs/containerd.md)",
+                    "Take them out by hand, and restart containerd (/usr/share/doc/pullgate/containerd.md)",
                 ));
             }
             Ok(_) => enable::Plan::default(),

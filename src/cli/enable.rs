@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{change, change::Arguments, complain};
 use crate::{
+    config::{Config, NodeMode},
     containerd::Containerd,
     node::{
         Obstacle,
@@ -23,7 +24,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(error),
     };
-    match runtime.block_on(enable(&config.containerd, arguments)) {
+    match runtime.block_on(enable(&config, arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(obstacle) => {
             change::complain(&obstacle);
@@ -32,8 +33,10 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn enable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
+async fn enable(config: &Config, arguments: &Arguments) -> Result<(), Obstacle> {
+    let socket = &config.containerd;
     change::root()?;
+    let _alone = change::alone(&arguments.state)?;
     let containerd = Containerd::new(socket);
     let found = Found::look(&containerd, socket).await?;
     let unreadable =
@@ -85,5 +88,8 @@ async fn enable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
         "Connected: containerd {} asks pullgate, and lived for {} s with it. See: pullgate status",
         found.version, arguments.watch
     );
+    if config.mode == NodeMode::Audit {
+        println!("This node is in audit mode: nothing is refused. Next: pullgate mode enforce");
+    }
     Ok(())
 }

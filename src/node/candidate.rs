@@ -16,6 +16,7 @@ use super::{
     version::Editing,
     wanted::Wanted,
 };
+use crate::files;
 
 /// What is imported where the administrator's file imports nothing. A pattern may stand for no file at all.
 const IMPORT: &str = "conf.d/99-pullgate*.toml";
@@ -156,7 +157,7 @@ impl Found {
             Obstacle::new(format!("{}: {error}", trial.display()), "Run as root, and see that the disk has room")
         };
         let _ = fs::remove_dir_all(&trial);
-        fs::create_dir_all(&trial).map_err(failed)?;
+        files::private_directory(&trial).map_err(failed)?;
         let result = self.candidate_dump(candidate, &trial);
         fs::remove_dir_all(&trial).map_err(failed)?;
         let _ = fs::remove_dir(state);
@@ -168,7 +169,7 @@ impl Found {
             let what = format!("more than pullgate's keys would change: {}", changes.join(", "));
             return Err(Obstacle::new(
                 what,
-                "Nothing was written. The lines can be put in by hand: docs/containerd.md",
+                "Nothing was written. The lines can be put in by hand: /usr/share/doc/pullgate/containerd.md",
             ));
         }
         let missing = wanted.missing(&after);
