@@ -73,6 +73,8 @@ impl Before {
     ) -> Result<Process, String> {
         progress(Progress::Restarting);
         let since = format!("@{}", now());
+        // Starts that failed before must not keep systemd from this one. A unit that never failed is no unit to it.
+        let _ = run("systemctl", &["reset-failed", &self.unit]);
         if let Err(why) = program::run_within(limits::RESTART, "systemctl", &["restart", &self.unit]) {
             return Err(self.journal(&why, &since));
         }

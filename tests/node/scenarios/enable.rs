@@ -178,7 +178,7 @@ pub fn rolled_back(suite: Suite) -> Result<()> {
     // It comes up, and is killed as soon as it runs with the gates.
     node.write(unit, "[Service]\nRestartSec=100ms\nExecStartPost=-/bin/sh -c 'if grep -rq pullgate /etc/containerd; then (sleep 1; kill -9 $MAINPID) & fi'\n")?;
     node.systemctl(&["daemon-reload"])?;
-    says(node, &["enable", "--restart", "--watch=10"], Some(1), "Every file is as it was")?;
+    says(node, &["enable", "--restart", "--watch=10"], Some(1), "containerd runs as before")?;
     same(node, &before, "a containerd that died")?;
     node.wait_for_containerd()?;
     stage.admits_unsigned()?;
@@ -224,9 +224,9 @@ pub fn not_writable(suite: Suite) -> Result<()> {
     node.write(CONFIG_FILE, CONFIG)?;
     node.write(MAIN, "version = 2\n[broken\n")?;
     says(node, &["enable", "--restart", WATCH], Some(1), "line 2")?;
+    gates(node, "not known")?;
     node.write(MAIN, "[plugins.cri]\n  stream_server_port = \"1\"\n")?;
     says(node, &["enable", "--restart", WATCH], Some(1), "version 1")?;
-    gates(node, "not known")?;
     expect::holds(node.property("containerd.service", "MainPID")? == process, || {
         "containerd was restarted".to_owned()
     })?;
