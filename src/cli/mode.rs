@@ -1,7 +1,7 @@
 //! `pullgate mode`.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     thread,
@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// Take it though images that are on the node would be refused, or could not be told about.
     #[arg(long)]
     yes: bool,
+    /// Where the daemon keeps what outlives a restart.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/pullgate", hide = true)]
+    state: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,7 +68,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Some(Mode::Audit) => NodeMode::Audit,
         Some(Mode::Enforce) => NodeMode::Enforce,
     };
-    let switched = preview(config, mode, arguments.yes).and_then(|()| switch(config, mode));
+    let switched = preview(config, mode, arguments).and_then(|()| switch(config, mode));
     match switched {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Obstacle(obstacle)) => {
@@ -86,7 +89,7 @@ fn obstacle(what: impl Into<String>, fix: impl Into<String>) -> Failure {
 }
 
 /// Before this node refuses: what is on it that would be refused.
-fn preview(config: &Path, mode: NodeMode, yes: bool) -> Result<(), Failure> {
+fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Arguments) -> Result<(), Failure> {
     if mode == NodeMode::Audit {
         return Ok(());
     }
@@ -99,13 +102,14 @@ fn preview(config: &Path, mode: NodeMode, yes: bool) -> Result<(), Failure> {
             return Err(Failure::Configuration(format!("{} {}", trouble.code, trouble.message)));
         }
         let containerd = Arc::new(Containerd::new(&snapshot.config.containerd));
-        let content = Arc::new(ContentStore::new(containerd.clone(), Kept::default()));
-        let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+        let kept = Kept::of_daemon(state);
+        let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
+        let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), kept));
         Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual).await)
     })?;
     let standing = match judged {
         Ok(standing) => standing,
-        Err(_) if yes => return Ok(()),
+        Err(_) if *yes => return Ok(()),
         Err(trouble) => {
             let what = format!("the images on this node could not be judged: {trouble}");
             return Err(obstacle(what, "Nothing was changed. To enforce all the same: pullgate mode enforce --yes"));
@@ -142,7 +146,7 @@ fn preview(config: &Path, mode: NodeMode, yes: bool) -> Result<(), Failure> {
             Code::RegistryUnauthorized
         );
     }
-    match yes {
+    match *yes {
         true => Ok(()),
         false => Err(obstacle(
             "nothing was changed: these images could not come onto this node again",

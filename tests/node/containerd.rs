@@ -39,21 +39,31 @@ impl Node {
         self.wait_for_containerd()
     }
 
-    /// Puts pullgate in front of every way to unpack, and of fetching where containerd asks before it,, and restarts containerd.
+    /// Puts pullgate in front of containerd, as an administrator does.
     ///
     /// # Errors
-    /// As [`Node::restart_containerd`].
+    /// What `pullgate enable` says, where it does not succeed.
     pub fn connect_gates(&self) -> Result<()> {
         self.connect_gates_with("")
     }
 
-    /// As [`Node::connect_gates`], with `more` sections.
+    /// As [`Node::connect_gates`], with `more` sections in containerd's configuration.
     ///
     /// # Errors
-    /// As [`Node::restart_containerd`].
+    /// As [`Node::connect_gates`].
     pub fn connect_gates_with(&self, more: &str) -> Result<()> {
-        let gates = gates("[\"pullgate\", \"walking\"]");
-        self.configure_containerd(&format!("{PROXIES}{}{gates}{more}", self.verifier()))
+        self.write_configuration(more)?;
+        self.run(&["pullgate", "enable", "--restart", "--watch=1"])?.ok()?;
+        Ok(())
+    }
+
+    /// Takes pullgate out again, as an administrator does.
+    ///
+    /// # Errors
+    /// What `pullgate disable` says, where it does not succeed.
+    pub fn disconnect_gates(&self) -> Result<()> {
+        self.run(&["pullgate", "disable", "--restart", "--watch=1"])?.ok()?;
+        Ok(())
     }
 
     /// Connects the resolve gate, and no other: a node where only the verifier is asked.
@@ -85,12 +95,16 @@ impl Node {
     /// # Errors
     /// As [`Node::restart_containerd`].
     pub fn configure_containerd(&self, more: &str) -> Result<()> {
+        self.write_configuration(more)?;
+        self.restart_containerd()
+    }
+
+    fn write_configuration(&self, more: &str) -> Result<()> {
         let debian = match self.suite {
             Suite::Trixie => DEBIAN_1_7,
             Suite::Forky => DEBIAN_2,
         };
-        self.write("/etc/containerd/config.toml", format!("{debian}{more}"))?;
-        self.restart_containerd()
+        self.write("/etc/containerd/config.toml", format!("{debian}{more}"))
     }
 
     /// The name of the CRI image section, which keys like `discard_unpacked_layers` belong in.

@@ -40,7 +40,7 @@ pub fn comes_and_goes(suite: Suite) -> Result<()> {
     node.clean()?;
     expect::admitted(&node, Path::CriPull, &image)?;
 
-    node.configure_containerd("")?;
+    node.disconnect_gates()?;
     let before = containerd(&node)?;
     node.sh("DEBIAN_FRONTEND=noninteractive apt-get -q -y purge pullgate")?.ok()?;
     untouched(&node, &before, "removing")?;
