@@ -28,6 +28,9 @@ use crate::{
     systemd,
 };
 
+/// How long containerd is watched when it runs again as before.
+const WATCH_BACK: Duration = Duration::from_secs(15);
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Write the files, restart containerd and watch it. What does not come up is put back.
@@ -119,9 +122,7 @@ pub(super) fn show(edits: &[Edit]) {
             |content: &Option<Content>| content.as_ref().map_or(String::new(), |content| content.text().to_owned());
         for line in unified::difference(&text(before), &text(after)) {
             // Somebody else's file may hold what is not for a terminal.
-            let safe = |line: String| {
-                line.replace('\t', "    ").chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>()
-            };
+            let safe = |line: String| sanitize(&line.replace('\t', "    "), 400);
             match line {
                 Line::Place(line) => paint("36", &line),
                 Line::Same(line) => println!(" {}", safe(line)),
@@ -167,8 +168,8 @@ pub(super) async fn restart(
     };
     end_progress();
     let obstacle = back(written, &why);
-    eprintln!("pullgate: containerd did not come up as it has to; everything is put back, and containerd restarted");
-    let again = before.restart(containerd, !gated, watch, &mut progress).await;
+    eprintln!("pullgate: {}; everything is put back, and containerd is restarted once more", first_line(&why));
+    let again = before.restart(containerd, !gated, watch.min(WATCH_BACK), &mut progress).await;
     end_progress();
     Err(match again {
         Ok(_) => Obstacle::new(obstacle.what, format!("{}. containerd runs as before", obstacle.fix)),
@@ -177,6 +178,10 @@ pub(super) async fn restart(
             format!("{}. AND containerd does not come up as before: {again}", obstacle.fix),
         ),
     })
+}
+
+fn first_line(text: &str) -> String {
+    sanitize(text.lines().next().unwrap_or_default(), 300)
 }
 
 fn back(written: &Written, why: &str) -> Obstacle {

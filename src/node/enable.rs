@@ -53,9 +53,10 @@ impl Found {
     pub async fn look(containerd: &Containerd, socket: &Path) -> Result<Self, Obstacle> {
         let choose = "Choose one with `address` under [containerd] in /etc/pullgate/config.toml";
         let silent = |error: String| {
+            let there: Vec<String> = Process::all().iter().map(|other| format!(" There is one: {other}.")).collect();
             Obstacle::new(
                 format!("containerd does not answer on {}: {error}", socket.display()),
-                format!("Start it, or run as root. {choose}"),
+                format!("Start it, or run as root.{} {choose}", there.concat()),
             )
         };
         let pid = containerd.process().await.map_err(|error| silent(error.to_string()))?;
@@ -71,11 +72,8 @@ impl Found {
             notes.push(format!("{}: {}", vendor.name, vendor.advice));
         }
         for other in process.others() {
-            let at = other.address.as_deref().map_or_else(|| other.config.clone(), Into::into);
             notes.push(format!(
-                "another containerd runs here (process {}, {}); this is about the one on {}. {choose}",
-                other.pid,
-                at.display(),
+                "another containerd runs here ({other}); this is about the one on {}. {choose}",
                 socket.display()
             ));
         }

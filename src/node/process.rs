@@ -12,6 +12,8 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
+use super::imports;
+
 /// Where containerd's configuration is unless it was started with another.
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 
@@ -73,11 +75,33 @@ impl Process {
 
     /// Other containerds outside of containers.
     pub fn others(&self) -> Vec<Self> {
+        let mut others = Self::all();
+        others.retain(|other| other.pid != self.pid);
+        others
+    }
+
+    /// Every containerd outside of containers.
+    pub fn all() -> Vec<Self> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         let is_containerd =
             |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "containerd");
-        pids.filter(|pid| *pid != self.pid).filter(is_containerd).filter_map(|pid| Self::of(pid).ok()).collect()
+        pids.filter(is_containerd).filter_map(|pid| Self::of(pid).ok()).collect()
+    }
+}
+
+impl std::fmt::Display for Process {
+    /// Enough to find it, and its socket where its files say it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let in_file = || {
+            let table: toml::Table = imports::text(&self.config).ok()?.parse().ok()?;
+            Some(PathBuf::from(table.get("grpc")?.get("address")?.as_str()?))
+        };
+        write!(f, "process {}, {}", self.pid, self.config.display())?;
+        match self.address.clone().or_else(in_file) {
+            Some(address) => write!(f, ", on {}", address.display()),
+            None => Ok(()),
+        }
     }
 }
 

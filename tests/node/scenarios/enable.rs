@@ -18,6 +18,21 @@ pub fn there_and_back(suite: Suite) -> Result<()> {
     let stage = Stage::set(suite)?;
     let node = &stage.node;
     let before = files(node)?;
+    let busybox = node.push("demo/lives:v1", &Image::of_layers(&node.read("/usr/bin/busybox")?, "lives", 2)?)?;
+    expect::admitted(node, Path::CtrPullLocal, &busybox)?;
+    node.run(&[
+        "ctr",
+        "run",
+        "--detach",
+        "--cpu-shares=0",
+        &busybox.name,
+        "lives",
+        "/bin/busybox",
+        "sleep",
+        "1000000",
+    ])?
+    .ok()?;
+    let container = node.run(&["ctr", "tasks", "ls"])?.ok()?;
     gates(node, "NOT CONNECTED")?;
     says(node, &["disable", "--restart"], Some(0), "Not connected")?;
 
@@ -30,6 +45,8 @@ pub fn there_and_back(suite: Suite) -> Result<()> {
     let process = node.property("containerd.service", "MainPID")?;
     says(node, &["enable", "--restart", WATCH], Some(0), "Connected")?;
     expect::holds(node.property("containerd.service", "MainPID")? != process, || "not restarted".to_owned())?;
+    let lives = node.run(&["ctr", "tasks", "ls"])?.ok()?;
+    expect::holds(lives == container && lives.contains("RUNNING"), || format!("the container: {container}{lives}"))?;
     stage.refuses_by_every_path()?;
     gates(node, "live")?;
 
