@@ -46,10 +46,7 @@ pub fn put(text: &str, wanted: &Wanted, parts: &[Part]) -> Result<String, String
                     proxy.insert("address", value(socket));
                 }
             }
-            Part::Differs => {
-                let differs: Array = wanted.differs.iter().map(String::as_str).collect();
-                set(table(&mut document, &["plugins", DIFF])?, "default", differs.into());
-            }
+            Part::Differs => put_differs(table(&mut document, &["plugins", DIFF])?, &wanted.differs),
             Part::Unpack => {
                 let there = section(&document, TRANSFER).is_some();
                 let section = table(&mut document, &["plugins", TRANSFER])?;
@@ -62,6 +59,23 @@ pub fn put(text: &str, wanted: &Wanted, parts: &[Part]) -> Result<String, String
         }
     }
     Ok(document.to_string())
+}
+
+/// A list that only lacks the gate gets it, and keeps its comments.
+fn put_differs(section: &mut dyn TableLike, wanted: &[String]) {
+    let is = |list: &Array, names: &[String]| list.iter().map(|name| name.as_str().unwrap_or_default()).eq(names);
+    match (section.get_mut("default").and_then(Item::as_array_mut), wanted.split_first()) {
+        (Some(list), _) if is(list, wanted) => {}
+        (Some(list), Some((gate, others))) if is(list, others) => {
+            if let Some(first) = list.get_mut(0)
+                && first.decor().prefix().and_then(|prefix| prefix.as_str()).is_none_or(str::is_empty)
+            {
+                first.decor_mut().set_prefix(" ");
+            }
+            list.insert(0, gate.as_str());
+        }
+        _ => set(section, "default", wanted.iter().map(String::as_str).collect::<Array>().into()),
+    }
 }
 
 /// Entries that are there get another differ, and those that are missing are added.

@@ -25,8 +25,10 @@ pub fn take_out(text: &str, original: Option<&str>, pattern: Option<&str>) -> Re
         let ours = [DIFF_PROXY.0, TRANSFER_PROXY.0];
         if let Some(list) = keys.get_mut("default").and_then(Item::as_array_mut) {
             list.retain(|name| !name.as_str().is_some_and(|name| ours.contains(&name)));
-            if let Some(first) = list.get_mut(0) {
-                first.decor_mut().clear();
+            if let Some(first) = list.get_mut(0)
+                && first.decor().prefix().and_then(|prefix| prefix.as_str()) == Some(" ")
+            {
+                first.decor_mut().set_prefix("");
             }
             let left = names(list);
             // What is left is what containerd does anyway.
@@ -104,8 +106,15 @@ fn take_out_unpack(section: &mut dyn TableLike, before: Option<&Item>) {
         }
         _ => return,
     };
-    if left == 0 && before.is_none() {
-        section.remove("unpack_config");
+    match before {
+        _ if left > 0 => {}
+        None => {
+            section.remove("unpack_config");
+        }
+        // An empty list is not the same as none.
+        Some(before) => {
+            section.insert("unpack_config", before.clone());
+        }
     }
 }
 

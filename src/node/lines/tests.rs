@@ -141,3 +141,47 @@ fn what_is_no_configuration_is_refused_with_its_line() {
         assert!(put(text, &wanted(), &ALL).unwrap_err().contains("is no"), "{text}");
     }
 }
+
+/// Parts of a configuration; a number chooses one of each row, the last of which is nothing.
+const ROOT: [&str; 3] = ["imports = [\"conf.d/*.toml\"] # site\n", "imports = []\n", ""];
+const PROXIES: [&str; 2] = ["[proxy_plugins.nydus]\n  type = \"snapshot\"\n", ""];
+const DIFFERS: [&str; 5] = [
+    "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [\"walking\"] # ours\n  sync_fs = true\n",
+    "[plugins.'io.containerd.service.v1.diff-service']\n  default = [\n    # first\n    \"erofs\",\n    \"walking\",\n  ]\n",
+    "[plugins.\"io.containerd.service.v1.diff-service\"]\n",
+    "[plugins]\n[plugins.\"io.containerd.snapshotter.v1.zfs\"]\nroot_path = \"\"\n",
+    "",
+];
+const UNPACK: [&str; 4] = [
+    "[plugins.\"io.containerd.transfer.v1.local\"]\n  unpack_config = [{ snapshotter = \"native\", differ = \"walking\" }, { snapshotter = \"zfs\" }]\n",
+    "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux/amd64\"\n  snapshotter = \"overlayfs\"\n  differ = \"walking\" # why\n",
+    "[plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = 7\n  unpack_config = []\n",
+    "",
+];
+
+proptest::proptest! {
+    #[test]
+    fn there_and_back_nothing_is_lost(a in 0..3_usize, b in 0..2_usize, c in 0..5_usize, d in 0..4_usize, swap: bool) {
+        let (first, second) = if swap { (UNPACK[d], DIFFERS[c]) } else { (DIFFERS[c], UNPACK[d]) };
+        // `[plugins]` may be opened once, and before what is in it.
+        let (first, second) = if second.starts_with("[plugins]") { (second, first) } else { (first, second) };
+        let text = format!("version = 2\n{}{}{first}{second}", ROOT[a], PROXIES[b]);
+        let read = |text: &str| text.parse::<toml::Table>().unwrap();
+        let differs = read(&text).get("plugins").and_then(|plugins| plugins.get(DIFF)?.get("default")?.as_array().cloned());
+        let mut wanted = wanted();
+        for differ in differs.iter().flatten().filter_map(toml::Value::as_str).filter(|differ| *differ != "walking") {
+            wanted.differs.insert(1, differ.to_owned());
+        }
+        let pattern = "/etc/containerd/conf.d/99-pullgate*.toml";
+        let after = import(&put(&text, &wanted, &ALL).unwrap(), pattern).unwrap();
+        proptest::prop_assert_eq!(&import(&put(&after, &wanted, &ALL).unwrap(), pattern).unwrap(), &after);
+        let after_read = read(&after);
+        let entries = after_read["plugins"][TRANSFER]["unpack_config"].as_array().unwrap();
+        proptest::prop_assert!(entries.iter().all(|entry| entry["differ"].as_str() == Some("pullgate-transfer")));
+        let back = take_out(&after, Some(&text), Some(pattern)).unwrap().unwrap();
+        proptest::prop_assert_eq!(read(&back), read(&text), "{}", after);
+        for comment in ["# site", "# ours", "# first", "# why"] {
+            proptest::prop_assert_eq!(text.contains(comment), after.contains(comment), "{}", after);
+        }
+    }
+}
