@@ -11,8 +11,7 @@ use std::{
 use super::{Output, complain, digests};
 use crate::{
     image::sanitize,
-    node::sandbox::Sandbox,
-    node::connection,
+    node::{connection, sandbox::Sandbox},
     status::{Answers, Status},
     systemd,
 };

@@ -1,9 +1,4 @@
-//! The node that pullgate runs on: containerd's configuration, and what the node cannot do without.
-
-pub mod essentials;
-pub mod sandbox;
-pub mod static_pods;
-//! The node around pullgate: containerd's configuration, the gates in it, and what is in force.
+//! The node that pullgate runs on: containerd's configuration, the gates in it, and what the node cannot do without.
 
 mod candidate;
 pub mod change;
@@ -11,6 +6,7 @@ pub mod connection;
 pub mod disable;
 pub mod dump;
 pub mod enable;
+pub mod essentials;
 pub mod imports;
 pub mod lines;
 pub mod live;
@@ -18,6 +14,8 @@ pub mod mode;
 pub mod process;
 mod program;
 pub mod record;
+pub mod sandbox;
+pub mod static_pods;
 pub mod unified;
 pub mod vendor;
 pub mod verifiers;
