@@ -38,6 +38,8 @@ pub fn prepare(node: &Node) -> Result<()> {
     let images: Vec<Published> = index.children.iter().map(published).collect();
     node.sign_all(&images, KEY, Layout::Bundle)?;
     node.write(IMAGES, images.iter().map(Published::by_digest).collect::<Vec<_>>().join("\n"))?;
+    // Another part may have left word of a containerd of its own.
+    node.configure(product::CONFIG, product::POLICY)?;
     node.connect_gates()?;
     node.write(GATED, node.read("/etc/containerd/config.toml")?)?;
     node.configure_containerd("")?;
@@ -111,8 +113,8 @@ impl Pair {
             let config = fs::read_to_string(if at == gated { GATED } else { PLAIN })?;
             let (version, rest) = config.split_once('\n').ok_or("no configuration")?;
             let path = format!("/etc/bench/containerd-{at}.toml");
-            let own = format!("root = \"{place}\"\nstate = \"/run/bench/{at}\"\n[grpc]\naddress = \"{}\"", socket(at));
-            fs::write(&path, format!("{version}\n{own}\n{rest}"))?;
+            let own = format!("root = \"{place}\"\nstate = \"/run/bench/{at}\"");
+            fs::write(&path, format!("{version}\n{own}\n{rest}\n[grpc]\naddress = \"{}\"\n", socket(at)))?;
             let unit = format!("bench-{at}.service");
             // There is none yet the first time.
             let _ = systemctl(&["stop", &unit]);
