@@ -1,6 +1,10 @@
 //! `pullgate boot-list`.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use serde_json::json;
 
@@ -11,7 +15,10 @@ use crate::{
     containerd::Containerd,
     image::sanitize,
     limits,
-    node::essentials::{self, Seeded},
+    node::{
+        self,
+        essentials::{self, Seeded},
+    },
     policy::decision::Verdict,
 };
 
@@ -51,6 +58,54 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     match seeded.incomplete {
         true => exit_code(Verdict::Inconclusive),
         false => ExitCode::SUCCESS,
+    }
+}
+
+/// What this node cannot do without and the list in `directory` does not have.
+pub(super) struct Proposal {
+    directory: PathBuf,
+    missing: Vec<Entry>,
+    problems: Vec<String>,
+}
+
+impl Proposal {
+    /// Looks at the node.
+    pub(super) async fn look(containerd: &Arc<Containerd>, directory: PathBuf) -> Self {
+        let seeded = essentials::seed(containerd).await;
+        let list = BootList::read(&directory);
+        Self { missing: list.missing(&seeded.entries), problems: [list.problems, seeded.problems].concat(), directory }
+    }
+
+    /// Whether there is nothing to add.
+    pub(super) fn is_empty(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Shows what would be added.
+    pub(super) fn show(&self) {
+        if !self.missing.is_empty() {
+            println!("+++ {} (the boot list: admitted whatever else is broken)", self.directory.display());
+            self.missing.iter().for_each(|entry| println!("+{entry}"));
+            println!(
+                "Whatever runs here now would be trusted, whoever brought it: look at each, or say --no-boot-list."
+            );
+        }
+        for problem in &self.problems {
+            println!("note: not in the boot list: {}", sanitize(problem, limits::REFERENCE_CHARS));
+        }
+    }
+
+    /// Adds it, and lets the daemon read it.
+    ///
+    /// # Errors
+    /// When the list cannot be written, and is as it was then, or cannot be read yet.
+    pub(super) fn write(&self) -> Result<(), String> {
+        let added = boot::add(&self.directory, &self.missing).map_err(|error| error.to_string())?;
+        if added.is_empty() {
+            return Ok(());
+        }
+        println!("{} added to the boot list. See: pullgate boot-list", digests(added.len()));
+        node::run("systemctl", &["reload", "pullgate.service"]).map(drop)
     }
 }
 

@@ -1,8 +1,8 @@
 //! `pullgate enable`.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use super::{change, change::Arguments, complain};
+use super::{boot_list::Proposal, change, complain, paths};
 use crate::{
     config::{Config, NodeMode},
     containerd::Containerd,
@@ -15,8 +15,17 @@ use crate::{
     },
 };
 
-pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
-    let config = match change::configuration(config) {
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    change: change::Arguments,
+    /// Leave the boot list alone.
+    #[arg(long)]
+    no_boot_list: bool,
+}
+
+pub(super) fn run(path: &Path, arguments: &Arguments) -> ExitCode {
+    let config = match change::configuration(path) {
         Ok(config) => config,
         Err(why) => return complain(why),
     };
@@ -24,7 +33,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(error),
     };
-    match runtime.block_on(enable(&config, arguments)) {
+    match runtime.block_on(enable(path, &config, arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(obstacle) => {
             change::complain(&obstacle);
@@ -33,27 +42,37 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn enable(config: &Config, arguments: &Arguments) -> Result<(), Obstacle> {
+async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(), Obstacle> {
+    let Arguments { change: arguments, no_boot_list } = arguments;
     let socket = &config.containerd;
     change::root()?;
     let _alone = change::alone(&arguments.state)?;
-    let containerd = Containerd::new(socket);
+    let containerd = Arc::new(Containerd::new(socket));
     let found = Found::look(&containerd, socket).await?;
     let unreadable =
         |why: String| Obstacle::new(why, "Take the file away; `disable` then removes only pullgate's lines");
     let record = Record::load(&arguments.state).map_err(unreadable)?;
     let plan = found.plan(record.as_ref(), &arguments.state)?;
     change::note(&plan.notes);
+    let boot_list = match no_boot_list {
+        true => None,
+        false => Some(Proposal::look(&containerd, paths(path, None).boot).await),
+    };
     let told = |why: String| Obstacle::new(why, "Run as root");
     let connection = Connection::look(&containerd, &arguments.state).await.map_err(told)?;
     if plan.edits.is_empty() && connection.is_live() {
         println!("Already connected: containerd {} asks pullgate. Nothing to do.", found.version);
+        if let Some(boot_list) = boot_list.filter(|boot_list| !boot_list.is_empty()) {
+            boot_list.show();
+            println!("Nothing was written. Next: pullgate boot-list --write");
+        }
         return Ok(());
     }
     if arguments.check {
         return Err(Obstacle::new(format!("not all gates are live: {connection}"), "Run: pullgate enable --restart"));
     }
     change::show(&plan.edits);
+    boot_list.iter().for_each(Proposal::show);
     if !arguments.restart && !arguments.write {
         match plan.edits.is_empty() {
             true => println!(
@@ -77,6 +96,9 @@ async fn enable(config: &Config, arguments: &Arguments) -> Result<(), Obstacle> 
     let written = Written::write(&arguments.state, &plan.edits, record, Some(fresh))
         .map_err(|why| Obstacle::new(why, "Nothing was changed"))?;
     change::verify(&written, &found.process, &found.dump)?;
+    if let Some(Err(error)) = boot_list.as_ref().map(Proposal::write) {
+        eprintln!("pullgate: the boot list: {error}. Look at: pullgate boot-list --write");
+    }
     let Some(before) = before else {
         println!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
         return Ok(());

@@ -48,7 +48,7 @@ enum Command {
     /// Show the boot list, and what this node runs that is not in it.
     BootList(boot_list::Arguments),
     /// Put pullgate in front of containerd: shows what would be written, and writes with --restart.
-    Enable(change::Arguments),
+    Enable(enable::Arguments),
     /// Take pullgate out of containerd's configuration: shows what would be written, and writes with --restart.
     Disable(change::Arguments),
     /// Refuse what the policy refuses, or only record it. Shows the mode when none is given.

@@ -8,10 +8,15 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use super::{Output, complain, digests};
 use crate::{
     image::sanitize,
-    node::{connection, sandbox::Sandbox},
+    node::{
+        connection::{self, Connection},
+        sandbox::Sandbox,
+    },
     status::{Answers, Status},
     systemd,
 };
@@ -45,11 +50,12 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(status) => status,
         Err(error) => return complain(format!("the daemon's report cannot be read: {error}")),
     };
+    let connection = connection::now(Path::new(&status.containerd));
     match arguments.output {
-        Output::Json => print!("{text}"),
-        Output::Text => print(&status),
+        Output::Json => print_json(&status, &connection),
+        Output::Text => print(&status, &connection),
     }
-    match status.is_trouble() {
+    match status.is_trouble() || connection.is_ok_and(|connection| connection.has_drifted()) {
         true => ExitCode::from(1),
         false => ExitCode::SUCCESS,
     }
@@ -69,7 +75,18 @@ fn report(socket: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn print(status: &Status) {
+/// The daemon's report, and how containerd is connected, which only root can see.
+fn print_json(status: &Status, connection: &Result<Connection, String>) {
+    let gates = connection.as_ref().map(|connection| {
+        let gates = connection.gates().map(|(name, gate)| (name.to_owned(), gate.to_string().into()));
+        gates.collect::<serde_json::Map<_, _>>()
+    });
+    let mut report = json!(status);
+    report["gates"] = json!(gates);
+    println!("{report:#}");
+}
+
+fn print(status: &Status, connection: &Result<Connection, String>) {
     let row = |name: &str, value: String| println!("{name:<13}{value}");
     row("pullgate", format!("{}, up {}", status.version, duration(status.up_seconds)));
     row(
@@ -110,7 +127,13 @@ fn print(status: &Status) {
             Err(why) => format!("NOT REACHED at {}: {}", status.containerd, sanitize(why, 200)),
         },
     );
-    row("gates", connection::told(Path::new(&status.containerd)));
+    row(
+        "gates",
+        match connection {
+            Ok(connection) => connection.to_string(),
+            Err(why) => format!("not known: {why}"),
+        },
+    );
     let gate = |answers: &Answers| {
         let Answers { allowed, denied, inconclusive, audit_only, .. } = answers;
         format!("{allowed} allowed, {denied} denied, {inconclusive} could not tell, {audit_only} admitted by audit")

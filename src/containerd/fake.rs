@@ -83,7 +83,8 @@ impl FakeContainerd {
                 .add_service(Endpoint::<3>(answers.clone()))
                 .add_service(Endpoint::<4>(answers.clone()))
                 .add_service(Endpoint::<5>(answers.clone()))
-                .add_service(Endpoint::<6>(answers))
+                .add_service(Endpoint::<6>(answers.clone()))
+                .add_service(Endpoint::<7>(answers))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             served.await.unwrap();
         });
@@ -126,6 +127,7 @@ services! {
     4 "containerd.services.snapshots.v1.Snapshots",
     5 "runtime.v1.RuntimeService",
     6 "containerd.services.namespaces.v1.Namespaces",
+    7 "containerd.services.events.v1.Events",
 }
 
 impl<const SERVICE: usize> Service<http::Request<Body>> for Endpoint<SERVICE> {

@@ -112,13 +112,23 @@ impl Connection {
 
     /// Whether every gate that this containerd has is asked.
     pub fn is_live(&self) -> bool {
-        let gates = [Some(&self.diff), Some(&self.transfer), self.resolve.as_ref()];
-        gates.into_iter().flatten().all(|gate| *gate == Gate::Live)
+        self.gates().all(|(_, gate)| *gate == Gate::Live)
     }
 
     /// Whether containerd asks any gate, or will once it is restarted.
     pub fn is_anywhere(&self) -> bool {
         [&self.diff, &self.transfer].into_iter().any(|gate| *gate != Gate::NotConnected)
+    }
+
+    /// Whether something undid what `enable` wrote.
+    pub fn has_drifted(&self) -> bool {
+        self.gates().any(|(_, gate)| matches!(gate, Gate::Drifted(_)))
+    }
+
+    /// Each gate that this containerd has, by name.
+    pub fn gates(&self) -> impl Iterator<Item = (&'static str, &Gate)> {
+        let resolve = self.resolve.as_ref().map(|gate| ("resolve", gate));
+        [("unpack", &self.diff), ("transfer", &self.transfer)].into_iter().chain(resolve)
     }
 
     /// Whether a gate is in containerd's configuration.
@@ -128,9 +138,7 @@ impl Connection {
 
     /// What to do about it; none when nothing is to be done.
     pub fn advice(&self) -> Option<&'static str> {
-        let gates: Vec<&Gate> =
-            [Some(&self.diff), Some(&self.transfer), self.resolve.as_ref()].into_iter().flatten().collect();
-        let any = |is: fn(&Gate) -> bool| gates.iter().any(|gate| is(gate));
+        let any = |is: fn(&Gate) -> bool| self.gates().any(|(_, gate)| is(gate));
         if any(|gate| matches!(gate, Gate::Drifted(_))) {
             Some("run: pullgate enable --restart")
         } else if any(|gate| matches!(gate, Gate::NotLive | Gate::StillAsked)) {
@@ -143,25 +151,19 @@ impl Connection {
     }
 }
 
-/// How the containerd behind `socket` is connected, for a person.
-pub fn told(socket: &Path) -> String {
-    let looked =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(
-            |runtime| {
-                runtime.block_on(async { Connection::look(&Containerd::new(socket), Path::new(super::STATE)).await })
-            },
-        );
-    match looked {
-        Ok(connection) => connection.to_string(),
-        Err(why) => format!("not known: {}", sanitize(&why, 200)),
-    }
+/// How the containerd behind `socket` is connected now.
+///
+/// # Errors
+/// Why it cannot be told.
+pub fn now(socket: &Path) -> Result<Connection, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let looked = runtime.block_on(async { Connection::look(&Containerd::new(socket), Path::new(super::STATE)).await });
+    looked.map_err(|why| sanitize(&why, 200))
 }
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named =
-            [("unpack", Some(&self.diff)), ("transfer", Some(&self.transfer)), ("resolve", self.resolve.as_ref())];
-        let gates: Vec<(&str, &Gate)> = named.into_iter().filter_map(|(name, gate)| Some((name, gate?))).collect();
+        let gates: Vec<(&str, &Gate)> = self.gates().collect();
         match gates.split_first() {
             Some(((_, first), rest))
                 if rest.iter().all(|(_, gate)| gate == first) && !matches!(first, Gate::Drifted(_)) =>
@@ -243,6 +245,8 @@ differ = 'pullgate-transfer'
         }
         let more = format!("{OURS}[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nsnapshotter = 'zfs'\n");
         assert!(judge(&more, BOTH, true, false).to_string().contains("unpack_config of zfs"));
-        assert!(judge("", &[], true, false).to_string().contains("its lines are gone"));
+        let gone = judge("", &[], true, false);
+        assert!(gone.to_string().contains("its lines are gone") && gone.has_drifted());
+        assert!(!judge(OURS, BOTH, true, true).has_drifted());
     }
 }

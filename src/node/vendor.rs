@@ -3,8 +3,9 @@
 use std::{fs, path::Path};
 
 use super::{
-    dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY},
+    dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS},
     process::Process,
+    verifiers,
     version::Version,
 };
 
@@ -33,7 +34,7 @@ pub fn detect(process: &Process, socket: &Path, version: Option<Version>, root: 
                 Some(version) if version < Version(2, 0, 0) => "config.toml.tmpl",
                 _ => "config-v3.toml.tmpl",
             };
-            add(name, true, rancher(name, folder, template));
+            add(name, true, rancher(name, folder, template, version));
         }
     }
     let release = fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
@@ -54,7 +55,7 @@ pub fn detect(process: &Process, socket: &Path, version: Option<Version>, root: 
             true,
             format!(
                 "put these lines into /etc/cri/conf.d/20-customization.part with machine.files of the machine configuration:\n{}",
-                lines()
+                lines(version)
             ),
         );
     }
@@ -88,24 +89,24 @@ pub fn detect(process: &Process, socket: &Path, version: Option<Version>, root: 
         ("k0s", "/run/k0s", "a file in /etc/k0s/containerd.d"),
     ] {
         if config.starts_with(folder) {
-            add(name, true, format!("it writes {config} itself. Put these lines into {place}:\n{}", lines()));
+            add(name, true, format!("it writes {config} itself. Put these lines into {place}:\n{}", lines(version)));
         }
     }
     found
 }
 
-fn rancher(name: &str, folder: &str, template: &str) -> String {
+fn rancher(name: &str, folder: &str, template: &str, version: Option<Version>) -> String {
     let directory = format!("{folder}/agent/etc/containerd");
     let service = if name == "k3s" { "k3s (or k3s-agent)" } else { "rke2-server (or rke2-agent)" };
     format!(
         "{name} writes {directory}/config.toml anew at every start. Put these lines into {directory}/{template} and restart \
          {service}:\n\n{{{{ template \"base\" . }}}}\n{}",
-        lines()
+        lines(version)
     )
 }
 
-/// The lines as a person pastes them.
-fn lines() -> String {
+/// The lines for a containerd of this version, as a person pastes them.
+fn lines(version: Option<Version>) -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -113,8 +114,14 @@ fn lines() -> String {
     };
     let proxy =
         |(name, socket): (&str, &str)| format!("[proxy_plugins.{name}]\n  type = \"diff\"\n  address = \"{socket}\"\n");
+    let verifiers = match version {
+        Some(version) if version >= Version::VERIFIERS => {
+            format!("[plugins.\"{VERIFIERS}\"]\n  bin_dir = \"{}\"\n", verifiers::DIRECTORY)
+        }
+        _ => String::new(),
+    };
     format!(
-        "{}{}[plugins.\"{DIFF}\"]\n  default = [\"{}\", \"walking\"]\n[[plugins.\"{TRANSFER}\".unpack_config]]\n  \
+        "{}{}{verifiers}[plugins.\"{DIFF}\"]\n  default = [\"{}\", \"walking\"]\n[[plugins.\"{TRANSFER}\".unpack_config]]\n  \
          platform = \"linux/{architecture}\"\n  snapshotter = \"overlayfs\"\n  differ = \"{}\"\n",
         proxy(DIFF_PROXY),
         proxy(TRANSFER_PROXY),
@@ -166,7 +173,9 @@ mod tests {
         let (_, lines) = k3s[0].advice.split_once("{{ template \"base\" . }}\n").unwrap();
         let read: toml::Table = lines.parse().unwrap();
         assert_eq!(read["proxy_plugins"]["pullgate"]["type"].as_str(), Some("diff"));
+        assert_eq!(read["plugins"][VERIFIERS]["bin_dir"].as_str(), Some(verifiers::DIRECTORY));
         assert!(k3s[0].advice.contains("config-v3.toml.tmpl"));
+        assert!(!super::lines(Some(Version(1, 7, 24))).contains("bin_dir"));
         let rke2 = found(PROGRAM, "/var/lib/rancher/rke2/agent/etc/containerd/config.toml", SOCKET, &[]);
         assert!(rke2[0].refuses && rke2[0].name == "rke2");
         for id in ["ID=talos", "ID=bottlerocket", "ID=\"bottlerocket\""] {

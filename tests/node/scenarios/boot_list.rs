@@ -131,6 +131,31 @@ pub fn all_else_broken(suite: Suite) -> Result<()> {
     expect::admitted(node, Path::CtrImportLocal, &cluster.pause)
 }
 
+/// Who connects containerd sees what would be listed, and it is listed unless they say otherwise.
+pub fn by_enable(suite: Suite) -> Result<()> {
+    let cluster = Cluster::set(suite)?;
+    let node = &cluster.node;
+    cluster.arrives()?;
+    let run = |arguments: &[&str]| node.run(&[&["pullgate"], arguments].concat())?.ok();
+    let says = |text: &str, words: &str| expect::holds(text.contains(words), || format!("no `{words}` in: {text}"));
+    says(&run(&["enable"])?, "pullgate boot-list --write")?;
+    run(&["disable", "--restart", "--watch=1"])?;
+    let shown = run(&["enable"])?;
+    for words in ["(sandbox image, kube-system)", "(static pod apiserver.yaml)", "whoever brought it"] {
+        says(&shown, words)?;
+    }
+    run(&["enable", "--restart", "--watch=1", "--no-boot-list"])?;
+    run(&["disable", "--restart", "--watch=1"])?;
+    expect::holds(!node.outside(OWN_LIST).exists(), || "the list was written all the same".to_owned())?;
+    says(&run(&["enable", "--restart", "--watch=1"])?, "added to the boot list")?;
+    node.wait_until("no alarm any more", || Ok(node.run(&["pullgate", "status"])?.success()))?;
+    let listed = String::from_utf8(node.read(OWN_LIST)?)?;
+    for digest in cluster.essential_digests() {
+        says(&listed, &digest)?;
+    }
+    says(&run(&["status", "-o", "json"])?, "\"unpack\": \"live\"")
+}
+
 impl Cluster {
     fn set(suite: Suite) -> Result<Self> {
         let node = Node::gated(suite)?;

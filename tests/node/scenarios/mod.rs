@@ -62,6 +62,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
     on_every_node("boot_list::all-that-is-left-when-all-else-is-broken", boot_list::all_else_broken),
     on_every_node("boot_list::seeded-from-what-the-node-runs", boot_list::seeded),
+    on_every_node("boot_list::shown-and-written-by-enable", boot_list::by_enable),
     on_every_node("index::signed-index-and-signed-child", index::children),
     on_every_node("index::forgotten-by-containerd-it-still-counts", index::forgotten),
     on_every_node("malformed::documents-that-read-two-ways", malformed::documents),
