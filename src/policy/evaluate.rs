@@ -273,7 +273,25 @@ pub fn gap_violation(gap: &Gap) -> Violation {
         Cause::TooLarge(_) => (Code::EvidenceTooLarge, "remove signatures that nobody needs"),
         Cause::NotAllowed(_) => (Code::RegistryNotAllowed, "name the registry in config.toml"),
     };
-    Violation { code, found: format!("{}: {}", gap.place, gap.cause), fix: fix.to_owned() }
+    Violation { code, found: format!("{}: {}", with_short_digests(&gap.place), gap.cause), fix: fix.to_owned() }
+}
+
+/// `place` with 12 digits of each digest: a person reads what is behind it, and `why` has it whole.
+fn with_short_digests(place: &str) -> String {
+    const WHOLE: usize = 64;
+    let mut text = String::with_capacity(place.len());
+    let mut rest = place;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_hexdigit()) {
+        let (before, from) = rest.split_at(start);
+        let (digits, after) = from.split_at(from.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(from.len()));
+        text.push_str(before);
+        match digits.split_at_checked(12) {
+            Some((first, _)) if digits.len() == WHOLE => text.extend([first, "…"]),
+            _ => text.push_str(digits),
+        }
+        rest = after;
+    }
+    text + rest
 }
 
 /// The largest set of `attestors` to which distinct keys that vouch for `subject` can be assigned, by name.

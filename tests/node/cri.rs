@@ -17,10 +17,21 @@ struct ImageSpec {
     image: String,
 }
 
+/// What the kubelet makes of a pod's `imagePullSecrets`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AuthConfig {
+    #[prost(string, tag = "1")]
+    pub username: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct PullImageRequest {
     #[prost(message, optional, tag = "1")]
     image: Option<ImageSpec>,
+    #[prost(message, optional, tag = "2")]
+    auth: Option<AuthConfig>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -34,8 +45,8 @@ struct PullImageResponse {
 ///
 /// # Errors
 /// Where containerd cannot be reached.
-pub fn pull_image(socket: &Path, image: &str) -> Result<std::result::Result<String, Status>> {
-    let request = PullImageRequest { image: Some(ImageSpec { image: image.to_owned() }) };
+pub fn pull_image(socket: &Path, image: &str, auth: Option<AuthConfig>) -> Result<std::result::Result<String, Status>> {
+    let request = PullImageRequest { image: Some(ImageSpec { image: image.to_owned() }), auth };
     wait(async {
         let mut client = Grpc::new(connect(socket).await?);
         client.ready().await?;

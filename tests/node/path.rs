@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{Image, Node, Result, Suite, cri, registry::Published};
+use super::{
+    Image, Node, Result, Suite,
+    cri::{self, AuthConfig},
+    registry::Published,
+};
 
 /// A way to bring an image onto a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,11 +135,21 @@ impl Node {
         Ok(judge(answer, unpacked))
     }
 
+    /// As [`Node::bring`] by CRI, with a pod's secret for the registry.
+    ///
+    /// # Errors
+    /// As [`Node::bring`].
+    pub fn bring_with_secret(&self, image: &Published, secret: AuthConfig) -> Result<Outcome> {
+        let answer = cri::pull_image(&self.containerd_socket(), &image.name, Some(secret))?;
+        let unpacked = self.unpacked(Path::CriPull.namespace(), &image.image.chain())?;
+        Ok(judge(answer.map(drop).map_err(|status| status.to_string()), unpacked))
+    }
+
     fn ask(&self, path: Path, image: &Published) -> Result<std::result::Result<(), String>> {
         let name = image.name.as_str();
         let output = match path {
             Path::CriPull => {
-                let answer = cri::pull_image(&self.containerd_socket(), name)?;
+                let answer = cri::pull_image(&self.containerd_socket(), name, None)?;
                 return Ok(answer.map(drop).map_err(|status| status.to_string()));
             }
             Path::CtrPull => self.run(&["ctr", "images", "pull", "--plain-http", name])?,

@@ -13,6 +13,11 @@ pub const REGISTRY: &str = "127.0.0.1:5000";
 const UNIT: &str = "registry";
 const STORAGE: &str = "/var/lib/registry/docker/registry/v2";
 
+/// The user and password of a private registry.
+pub const SECRET: (&str, &str) = ("user", "pass");
+/// [`SECRET`] as a registry keeps it.
+const HTPASSWD: &str = "user:$2b$05$uxpDpmluF6yFahmqJBNbce5v645LFHTJ1TwZ044sJZW.bLceZ9yoS\n";
+
 const CONFIG: &str = "version: 0.1
 log: { level: error, accesslog: { disabled: true } }
 storage: { filesystem: { rootdirectory: /var/lib/registry }, delete: { enabled: true } }
@@ -79,11 +84,25 @@ impl Node {
     /// # Errors
     /// Where it does not answer.
     pub fn start_registry_on(&self, port: u16) -> Result<()> {
+        self.start_another(port, "", "200")
+    }
+
+    /// As [`Node::start_registry_on`], for those alone who know [`SECRET`].
+    ///
+    /// # Errors
+    /// As [`Node::start_registry_on`].
+    pub fn start_private_registry_on(&self, port: u16) -> Result<()> {
+        self.write("/etc/registry.htpasswd", HTPASSWD)?;
+        self.start_another(port, "auth:\n  htpasswd: { realm: node, path: /etc/registry.htpasswd }\n", "401")
+    }
+
+    fn start_another(&self, port: u16, more: &str, status: &str) -> Result<()> {
         let (file, unit) = (format!("/etc/registry-{port}.yml"), format!("--unit={UNIT}-{port}"));
-        self.write(&file, CONFIG.replace(":5000", &format!(":{port}")))?;
+        self.write(&file, format!("{}\n{more}", CONFIG.replace(":5000", &format!(":{port}"))))?;
         self.run(&["systemd-run", "--quiet", "--collect", &unit, "docker-registry", "serve", &file])?.ok()?;
+        let url = format!("http://127.0.0.1:{port}/v2/");
         self.wait_until("the other registry answers", || {
-            Ok(self.run(&["curl", "-sf", &format!("http://127.0.0.1:{port}/v2/")])?.success())
+            Ok(self.run(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url])?.stdout == status)
         })
     }
 

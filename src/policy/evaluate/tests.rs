@@ -264,3 +264,18 @@ proptest! {
         prop_assert!(decision.verdict != Verdict::Deny || !decision.violations.is_empty());
     }
 }
+
+#[test]
+fn the_cause_of_a_gap_is_not_crowded_out_by_a_digest() {
+    let hex = "0123456789abcdef".repeat(4);
+    for (place, shown) in [
+        (format!("reg.io/face:sha256-{hex}.sig"), "reg.io/face:sha256-0123456789ab….sig"),
+        (format!("reg.io/x@sha256:{hex}"), "reg.io/x@sha256:0123456789ab…"),
+        (format!("{hex}{hex}é{hex}"), &*format!("{hex}{hex}é0123456789ab…")),
+        (String::new(), ""),
+        ("é".to_owned(), "é"),
+    ] {
+        let violation = gap_violation(&Gap { place, cause: Cause::Unauthorized });
+        assert_eq!(violation.found, format!("{shown}: it asks for credentials"));
+    }
+}

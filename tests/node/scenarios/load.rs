@@ -39,7 +39,7 @@ fn path(suite: Suite) -> Path {
 
 fn bring(node: &Node, image: &Published) -> Result<()> {
     if path(node.suite) == Path::CriPull {
-        cri::pull_image(&node.containerd_socket(), &image.name)??;
+        cri::pull_image(&node.containerd_socket(), &image.name, None)??;
         return Ok(());
     }
     let archive = format!("/var/tmp/{}.tar", image.digest().replace(':', "-"));
