@@ -51,7 +51,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let kept = Kept::open(&state);
     let containerd = Arc::new(Containerd::new(&PathBuf::new()));
     let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
-    let admission = Arc::new(Admission::new(clock.clone(), kept));
+    let admission = Arc::new(Admission::new(clock.clone(), kept.clone()));
     let walk = Arc::new(gate::Walk::new(containerd.clone(), content.clone(), admission.clone()));
     let judge_node = {
         let journal = journal.clone();
@@ -86,6 +86,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         resolve,
         unpack,
         sandbox: sandbox.clone(),
+        clock: clock.clone(),
+        kept,
         journal: journal.clone(),
         log,
         started,

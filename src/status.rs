@@ -13,6 +13,8 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use crate::{
     activation::Activation,
     audit::Journal,
+    clock::Clock,
+    evidence::kept::Kept,
     gate::{Counts, Resolve, Unpack},
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
@@ -49,6 +51,8 @@ pub struct Status {
     pub boot_problems: Vec<String>,
     /// Whether the sandbox image is in the boot list.
     pub sandbox: Sandbox,
+    /// What is wrong with the system clock, if anything is.
+    pub clock: Option<String>,
     /// What is wrong with the files on disk: code, file, line, and the mend.
     pub trouble: Option<String>,
     /// containerd's socket.
@@ -64,6 +68,8 @@ pub struct Status {
     pub decisions: u64,
     /// Requests to registries.
     pub registry_requests: u64,
+    /// How often evidence that admitted could not be kept on the disk.
+    pub evidence_lost: u64,
     /// Audit entries that journald accepted, and those that it did not.
     pub audit_written: u64,
     /// See [`Self::audit_written`].
@@ -110,6 +116,10 @@ pub struct Report {
     pub unpack: Arc<Unpack>,
     /// The watch on the sandbox image.
     pub sandbox: Arc<SandboxWatch>,
+    /// The time to decide by.
+    pub clock: Arc<Clock>,
+    /// The evidence on disk.
+    pub kept: Kept,
     /// The audit.
     pub journal: Arc<Journal>,
     /// The operational log.
@@ -121,7 +131,8 @@ pub struct Report {
 impl Status {
     /// Whether something needs a person: `pullgate status` then ends with 1.
     pub fn is_trouble(&self) -> bool {
-        self.trouble.is_some() || self.containerd_version.is_err() || self.sandbox.is_alarm()
+        let files = self.trouble.is_some() || self.sandbox.is_alarm();
+        files || self.clock.is_some() || self.containerd_version.is_err()
     }
 }
 
@@ -195,6 +206,8 @@ impl Report {
             resolve: Answers::of(self.resolve.counts(), 0),
             unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
             decisions: self.unpack.remembered(),
+            clock: self.clock.now().err().map(|not_set| not_set.to_string()).or_else(|| self.clock.behind()),
+            evidence_lost: self.kept.lost(),
             registry_requests: snapshot.registry.requests(),
             audit_written: self.journal.written(),
             audit_failed: self.journal.failed(),

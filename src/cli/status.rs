@@ -108,6 +108,9 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     if let Some(trouble) = &status.trouble {
         row("TROUBLE", sanitize(trouble, 1000));
     }
+    if let Some(clock) = &status.clock {
+        row("TROUBLE", sanitize(clock, 400));
+    }
     match &status.sandbox {
         sandbox @ Sandbox::NotListed { .. } => row("TROUBLE", sandbox.to_string()),
         Sandbox::NotHere { .. } | Sandbox::Unknown { .. } => row("sandbox", status.sandbox.to_string()),
@@ -142,7 +145,10 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     row("unpack gate", format!("{}; {} layers", gate(&status.unpack), status.unpack.layers));
     row(
         "evidence",
-        format!("{} registry requests, {} decisions remembered", status.registry_requests, status.decisions),
+        format!(
+            "{} registry requests, {} decisions remembered, {} pieces not kept",
+            status.registry_requests, status.decisions, status.evidence_lost
+        ),
     );
     row(
         "audit",

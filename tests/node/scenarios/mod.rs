@@ -84,6 +84,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("store::content-isolated-by-namespace", store::isolated_content),
     on_every_node("remembered::what-was-admitted-needs-no-registry", remembered::without_a_registry),
     on_every_node("remembered::a-full-disk-costs-memory-alone", remembered::full_disk),
+    on_every_node("remembered::what-has-ended-stays-so-over-a-restart", remembered::time),
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),

@@ -46,6 +46,34 @@ pub fn without_a_registry(suite: Suite) -> Result<()> {
     Ok(())
 }
 
+/// The newest time that was seen outlives a restart: what has ended by then stays so, and an administrator is told.
+pub fn time(suite: Suite) -> Result<()> {
+    let node = Node::gated(suite)?;
+    let signed = node.push("demo/signed:v1", &Image::of_small_layers("signed", 2)?)?;
+    node.sign(&signed, "demo", Layout::usual(suite))?;
+    let unsigned = node.push("demo/unsigned:v1", &Image::of_small_layers("unsigned", 2)?)?;
+    let until = "require = { all = [\"demo\"] }\nmode = \"audit\"\naudit-until = \"2200-01-01T00:00:00Z\"";
+    node.write(POLICY_FILE, POLICY.replace("require = { all = [\"demo\"] }", until))?;
+    node.systemctl(&["restart", SERVICE])?;
+    expect::admitted(&node, Path::CriPull, &unsigned)?;
+    node.systemctl(&["stop", SERVICE])?;
+    let seen = String::from_utf8(node.read("/var/lib/pullgate/newest-time")?)?;
+    expect::holds(seen.starts_with("20"), || format!("the time was not noted: {seen}"))?;
+    node.write("/var/lib/pullgate/newest-time", "2200-01-01T00:00:01Z\n")?;
+    node.systemctl(&["start", SERVICE])?;
+    node.clean()?;
+    expect::refused(&node, Path::CriPull, &unsigned, &["PG101"])?;
+    expect::admitted(&node, Path::CriPull, &signed)?;
+    let status = node.run(&["pullgate", "status"])?;
+    let words = "behind the newest time seen, 2200-01-01";
+    expect::holds(!status.success() && status.text().contains(words), || format!("no word of it: {}", status.text()))?;
+    node.systemctl(&["stop", SERVICE])?;
+    node.run(&["rm", "/var/lib/pullgate/newest-time"])?.ok()?;
+    node.systemctl(&["start", SERVICE])?;
+    node.clean()?;
+    expect::admitted(&node, Path::CriPull, &unsigned)
+}
+
 /// A disk that takes nothing costs what would be remembered, and nothing else.
 pub fn full_disk(suite: Suite) -> Result<()> {
     let node = Node::gated(suite)?;
