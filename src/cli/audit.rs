@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(Ended::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Ended::Output(error)) => complain(error),
         Err(Ended::Journal(trouble)) => {
-            eprintln!("pullgate: {trouble}");
+            warn!("pullgate: {trouble}");
             ExitCode::from(if matches!(trouble, Trouble::Time(_)) { BAD_CONFIGURATION } else { INCONCLUSIVE })
         }
     }

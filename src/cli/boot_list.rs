@@ -84,14 +84,12 @@ impl Proposal {
     /// Shows what would be added.
     pub(super) fn show(&self) {
         if !self.missing.is_empty() {
-            println!("+++ {} (the boot list: admitted whatever else is broken)", self.directory.display());
-            self.missing.iter().for_each(|entry| println!("+{entry}"));
-            println!(
-                "Whatever runs here now would be trusted, whoever brought it: look at each, or say --no-boot-list."
-            );
+            say!("+++ {} (the boot list: admitted whatever else is broken)", self.directory.display());
+            self.missing.iter().for_each(|entry| say!("+{entry}"));
+            say!("Whatever runs here now would be trusted, whoever brought it: look at each, or say --no-boot-list.");
         }
         for problem in &self.problems {
-            println!("note: not in the boot list: {}", sanitize(problem, limits::REFERENCE_CHARS));
+            say!("note: not in the boot list: {}", sanitize(problem, limits::REFERENCE_CHARS));
         }
     }
 
@@ -104,28 +102,28 @@ impl Proposal {
         if added.is_empty() {
             return Ok(());
         }
-        println!("{} added to the boot list. See: pullgate boot-list", digests(added.len()));
+        say!("{} added to the boot list. See: pullgate boot-list", digests(added.len()));
         node::run("systemctl", &["reload", "pullgate.service"]).map(drop)
     }
 }
 
 fn print(list: &BootList, missing: &[Entry], seeded: &Seeded, written: bool) {
-    println!("boot list: {}, admitted whatever else is broken", digests(list.len()));
+    say!("boot list: {}, admitted whatever else is broken", digests(list.len()));
     for (digest, origin) in list.entries() {
-        println!("  {digest}  # {}\n    {}", origin.comment, sanitize(&origin.to_string(), limits::REFERENCE_CHARS));
+        say!("  {digest}  # {}\n    {}", origin.comment, sanitize(&origin.to_string(), limits::REFERENCE_CHARS));
     }
     if !missing.is_empty() {
         let done = if written { "added" } else { "this node runs, and the list does not have" };
-        println!("{done}: {}", digests(missing.len()));
-        missing.iter().for_each(|entry| println!("  {entry}"));
+        say!("{done}: {}", digests(missing.len()));
+        missing.iter().for_each(|entry| say!("  {entry}"));
     }
     for problem in list.problems.iter().chain(&seeded.problems) {
-        println!("not in it: {}", sanitize(problem, limits::REFERENCE_CHARS));
+        say!("not in it: {}", sanitize(problem, limits::REFERENCE_CHARS));
     }
     match (missing.is_empty(), written) {
         (true, _) => {}
-        (false, true) => println!("They count from the next `systemctl reload pullgate` on."),
-        (false, false) => println!(
+        (false, true) => say!("They count from the next `systemctl reload pullgate` on."),
+        (false, false) => say!(
             "No policy is asked about a digest in the boot list, so look at each: whatever runs here now would be \
              trusted, whoever brought it. Then run `pullgate boot-list --write`."
         ),
@@ -136,5 +134,5 @@ fn print_json(list: &BootList, missing: &[Entry], seeded: &Seeded, written: bool
     let entries: Vec<_> =
         list.entries().map(|(digest, origin)| json!({ "digest": digest, "origin": origin })).collect();
     let problems: Vec<_> = list.problems.iter().chain(&seeded.problems).collect();
-    println!("{}", json!({ "entries": entries, "missing": missing, "written": written, "problems": problems }));
+    say!("{}", json!({ "entries": entries, "missing": missing, "written": written, "problems": problems }));
 }

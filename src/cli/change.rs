@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::unistd::geteuid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::Config,
@@ -88,7 +89,7 @@ pub(super) fn daemon() -> Result<(), Obstacle> {
 
 pub(super) fn note(notes: &[String]) {
     for note in notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
 }
 
@@ -96,8 +97,8 @@ pub(super) fn note(notes: &[String]) {
 pub(super) fn show(edits: &[Edit]) {
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let paint = |code: &str, text: &str| match colours {
-        true => println!("\x1b[{code}m{text}\x1b[0m"),
-        false => println!("{text}"),
+        true => say!("\x1b[{code}m{text}\x1b[0m"),
+        false => say!("{text}"),
     };
     for Edit { path, before, after } in edits {
         let link = |content: &Option<Content>| match content {
@@ -125,7 +126,7 @@ pub(super) fn show(edits: &[Edit]) {
             let safe = |line: String| sanitize(&line.replace('\t', "    "), 400);
             match line {
                 Line::Place(line) => paint("36", &line),
-                Line::Same(line) => println!(" {}", safe(line)),
+                Line::Same(line) => say!(" {}", safe(line)),
                 Line::Removed(line) => paint("31", &format!("-{}", safe(line))),
                 Line::Added(line) => paint("32", &format!("+{}", safe(line))),
             }
@@ -155,9 +156,13 @@ pub(super) async fn restart(
     watch: Duration,
 ) -> Result<Process, Obstacle> {
     let mut progress = progress;
-    let restarted = tokio::select! {
-        restarted = before.restart(containerd, gated, watch, &mut progress) => restarted,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+    // Nobody may end this half way: a containerd that does not live would stay so.
+    let restarted = match interruption() {
+        Err(error) => Err(format!("signals cannot be received: {error}")),
+        Ok(interruption) => tokio::select! {
+            restarted = before.restart(containerd, gated, watch, &mut progress) => restarted,
+            name = interruption => Err(format!("interrupted by {name}")),
+        },
     };
     let why = match restarted {
         Ok(process) => {
@@ -168,7 +173,7 @@ pub(super) async fn restart(
     };
     end_progress();
     let obstacle = back(written, &why);
-    eprintln!("pullgate: {}; everything is put back, and containerd is restarted once more", first_line(&why));
+    warn!("pullgate: {}; everything is put back, and containerd is restarted once more", first_line(&why));
     let again = before.restart(containerd, !gated, watch.min(WATCH_BACK), &mut progress).await;
     end_progress();
     Err(match again {
@@ -177,6 +182,21 @@ pub(super) async fn restart(
             obstacle.what,
             format!("{}. AND containerd does not come up as before: {again}", obstacle.fix),
         ),
+    })
+}
+
+/// Waits for whatever would end this process: a key, `kill`, or a connection to the node that broke. From here on none of
+/// them does.
+fn interruption() -> io::Result<impl Future<Output = &'static str>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
+        }
     })
 }
 
@@ -200,13 +220,13 @@ fn progress(progress: Progress) {
         Progress::Waiting => "waiting for containerd".to_owned(),
         Progress::Lives(left) => format!("containerd is up; watching it for {} s", left.as_secs()),
     };
-    eprint!("\r\x1b[K{text}");
+    let _ = write!(io::stderr(), "\r\x1b[K{text}");
     let _ = io::stderr().flush();
 }
 
 fn end_progress() {
     if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+        let _ = write!(io::stderr(), "\r\x1b[K");
     }
 }
 
@@ -214,6 +234,6 @@ fn end_progress() {
 pub(super) fn complain(obstacle: &Obstacle) {
     for (number, line) in obstacle.to_string().lines().enumerate() {
         let start = if number == 0 { "pullgate: " } else { "" };
-        eprintln!("{start}{}", sanitize(line, 2000));
+        warn!("{start}{}", sanitize(line, 2000));
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         let code = page::print(&text, exit_code(verdict));
         if arguments.verbose {
             let requests = snapshot.registry.requests();
-            eprintln!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
+            warn!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
         }
         code
     })
@@ -99,7 +99,7 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference, state: &Path) ->
     let Repository { host, path } = &reference.repository;
     let subjects = |digest| gate::fetched(snapshot, host.name(), path, digest).collect::<Vec<_>>();
     if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
-        eprintln!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
+        warn!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
     }
     let InRegistry { decision, children } =
         gate::decide(&admission, snapshot, &place, digest, media_type.as_deref(), Asking::Usual, subjects).await;

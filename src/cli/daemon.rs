@@ -66,7 +66,7 @@ fn check(config: &Path, output: Output) -> ExitCode {
     match (outcome, output) {
         (Outcome::Rejected(trouble), Output::Text) => complain(format!("{} {}", trouble.code, trouble.message)),
         (Outcome::Rejected(trouble), Output::Json) => {
-            println!("{}", json!({ "good": false, "code": trouble.code, "message": trouble.message }));
+            say!("{}", json!({ "good": false, "code": trouble.code, "message": trouble.message }));
             ExitCode::from(super::BAD_CONFIGURATION)
         }
         (Outcome::Activated, output) => {
@@ -74,7 +74,7 @@ fn check(config: &Path, output: Output) -> ExitCode {
             let (rules, attestors) =
                 snapshot.policy.as_ref().map_or((0, 0), |policy| (policy.rules.len(), policy.attestors.len()));
             match output {
-                Output::Text => println!(
+                Output::Text => say!(
                     "good: mode {}, policy {} with {} and {}, {} in the boot list",
                     snapshot.config.mode,
                     snapshot.revision(),
@@ -82,7 +82,7 @@ fn check(config: &Path, output: Output) -> ExitCode {
                     count(attestors, "attestor"),
                     count(snapshot.boot.len(), "digest"),
                 ),
-                Output::Json => println!(
+                Output::Json => say!(
                     "{}",
                     json!({ "good": true, "mode": snapshot.config.mode.to_string(), "revision": snapshot.revision(),
                             "rules": rules, "attestors": attestors, "boot-list": snapshot.boot.len() })

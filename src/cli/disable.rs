@@ -24,7 +24,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     let socket = match change::configuration(config) {
         Ok(config) => config.containerd,
         Err(why) => {
-            eprintln!("pullgate: {why}; taking containerd's usual socket");
+            warn!("pullgate: {why}; taking containerd's usual socket");
             PathBuf::from("/run/containerd/containerd.sock")
         }
     };
@@ -66,7 +66,7 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
         Some(record) => disable::plan(record).map_err(told)?,
         None => match &connection {
             Ok(connection) if !connection.is_anywhere() => {
-                println!("Not connected: containerd does not ask pullgate. Nothing to do.");
+                say!("Not connected: containerd does not ask pullgate. Nothing to do.");
                 return Ok(());
             }
             Ok(connection) if connection.is_configured() => {
@@ -82,7 +82,7 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
     change::note(&plan.notes);
     change::show(&plan.edits);
     if !arguments.restart && !arguments.write {
-        println!("\nNothing was written. Next: pullgate disable --restart (running containers live on)");
+        say!("\nNothing was written. Next: pullgate disable --restart (running containers live on)");
         return Ok(());
     }
     let process = match containerd.process().await {
@@ -109,10 +109,10 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
         change::verify(&written, process, dump)?;
     }
     let Some(before) = before else {
-        println!("Written. containerd asks pullgate until you have restarted it: keep pullgate until then.");
+        say!("Written. containerd asks pullgate until you have restarted it: keep pullgate until then.");
         return Ok(());
     };
     change::restart(&containerd, &written, &before, false, Duration::from_secs(arguments.watch)).await?;
-    println!("Disconnected: containerd does not ask pullgate any more.");
+    say!("Disconnected: containerd does not ask pullgate any more.");
     Ok(())
 }

@@ -61,10 +61,10 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     let told = |why: String| Obstacle::new(why, "Run as root");
     let connection = Connection::look(&containerd, &arguments.state).await.map_err(told)?;
     if plan.edits.is_empty() && connection.is_live() {
-        println!("Already connected: containerd {} asks pullgate. Nothing to do.", found.version);
+        say!("Already connected: containerd {} asks pullgate. Nothing to do.", found.version);
         if let Some(boot_list) = boot_list.filter(|boot_list| !boot_list.is_empty()) {
             boot_list.show();
-            println!("Nothing was written. Next: pullgate boot-list --write");
+            say!("Nothing was written. Next: pullgate boot-list --write");
         }
         return Ok(());
     }
@@ -75,10 +75,10 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     boot_list.iter().for_each(Proposal::show);
     if !arguments.restart && !arguments.write {
         match plan.edits.is_empty() {
-            true => println!(
-                "The configuration is written, and containerd runs without it. Next: pullgate enable --restart"
-            ),
-            false => println!(
+            true => {
+                say!("The configuration is written, and containerd runs without it. Next: pullgate enable --restart")
+            }
+            false => say!(
                 "\nNothing was written. Next: pullgate enable --restart (running containers live on; what does not come up is put back)"
             ),
         }
@@ -97,21 +97,22 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
         .map_err(|why| Obstacle::new(why, "Nothing was changed"))?;
     change::verify(&written, &found.process, &found.dump)?;
     if let Some(Err(error)) = boot_list.as_ref().map(Proposal::write) {
-        eprintln!("pullgate: the boot list: {error}. Look at: pullgate boot-list --write");
+        warn!("pullgate: the boot list: {error}. Look at: pullgate boot-list --write");
     }
     let Some(before) = before else {
-        println!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
+        say!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
         return Ok(());
     };
     let watch = Duration::from_secs(arguments.watch);
     let process = change::restart(&containerd, &written, &before, true, watch).await?;
     written.live(&process).map_err(|why| Obstacle::new(why, "containerd is connected all the same"))?;
-    println!(
+    say!(
         "Connected: containerd {} asks pullgate, and lived for {} s with it. See: pullgate status",
-        found.version, arguments.watch
+        found.version,
+        arguments.watch
     );
     if config.mode == NodeMode::Audit {
-        println!("This node is in audit mode: nothing is refused. Next: pullgate mode enforce");
+        say!("This node is in audit mode: nothing is refused. Next: pullgate mode enforce");
     }
     Ok(())
 }

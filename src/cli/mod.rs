@@ -1,5 +1,23 @@
 //! The command line.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+/// Prints a line. Whether anybody reads it makes no difference to what a command does.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Prints a line on standard error, as [`say!`].
+macro_rules! warn {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod audit;
 mod boot_list;
 mod change;
@@ -107,7 +125,7 @@ fn exit_code(verdict: Verdict) -> ExitCode {
 
 /// An error of usage or configuration, told on standard error.
 fn complain(message: impl std::fmt::Display) -> ExitCode {
-    eprintln!("pullgate: {message}");
+    warn!("pullgate: {message}");
     ExitCode::from(BAD_CONFIGURATION)
 }
 

@@ -41,8 +41,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let text = match report(&socket) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("pullgate: the daemon does not answer on {}: {error}", socket.display());
-            eprintln!("  run as root; look at `systemctl status pullgate.service pullgate-gates.socket`");
+            warn!("pullgate: the daemon does not answer on {}: {error}", socket.display());
+            warn!("  run as root; look at `systemctl status pullgate.service pullgate-gates.socket`");
             return ExitCode::from(3);
         }
     };
@@ -55,7 +55,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Output::Json => print_json(&status, &connection),
         Output::Text => print(&status, &connection),
     }
-    match status.is_trouble() || connection.is_ok_and(|connection| connection.has_drifted()) {
+    // Who set out to refuse must hear that nothing asks.
+    let gates_are_open =
+        |connection: &Connection| connection.has_drifted() || status.mode == "enforce" && !connection.is_configured();
+    match status.is_trouble() || connection.is_ok_and(|connection| gates_are_open(&connection)) {
         true => ExitCode::from(1),
         false => ExitCode::SUCCESS,
     }
@@ -83,11 +86,11 @@ fn print_json(status: &Status, connection: &Result<Connection, String>) {
     });
     let mut report = json!(status);
     report["gates"] = json!(gates);
-    println!("{report:#}");
+    say!("{report:#}");
 }
 
 fn print(status: &Status, connection: &Result<Connection, String>) {
-    let row = |name: &str, value: String| println!("{name:<13}{value}");
+    let row = |name: &str, value: String| say!("{name:<13}{value}");
     row("pullgate", format!("{}, up {}", status.version, duration(status.up_seconds)));
     row(
         "mode",

@@ -78,7 +78,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Ok(None) => match arguments.id {
             Some(id) => not_there(id),
             None => {
-                eprintln!("pullgate: there is no refusal in the journal");
+                warn!("pullgate: there is no refusal in the journal");
                 ExitCode::from(NOT_THERE)
             }
         },
@@ -117,7 +117,7 @@ fn policy_now(config: &Path, told: &Told) -> (Option<Snapshot>, Now) {
 }
 
 fn could_not_look(trouble: &Trouble) -> ExitCode {
-    eprintln!("pullgate: {trouble}");
+    warn!("pullgate: {trouble}");
     ExitCode::from(match trouble {
         Trouble::Time(_) => BAD_CONFIGURATION,
         _ => INCONCLUSIVE,
@@ -136,7 +136,7 @@ fn not_there(id: Id) -> ExitCode {
         if !nix::unistd::geteuid().is_root() {
             return could_not_look(&Trouble::NotAllowed);
         }
-        eprintln!("pullgate: there is no entry {id}: the journal has none of pullgate's at all");
+        warn!("pullgate: there is no entry {id}: the journal has none of pullgate's at all");
         return ExitCode::from(NOT_THERE);
     };
     let why = match (oldest.id, newest.id) {
@@ -149,7 +149,7 @@ fn not_there(id: Id) -> ExitCode {
             "the number was skipped by an unclean stop, or the entry is lost: see `pullgate audit --verify`".to_owned()
         }
     };
-    eprintln!("pullgate: there is no entry {id}: {why}");
+    warn!("pullgate: there is no entry {id}: {why}");
     ExitCode::from(NOT_THERE)
 }
 
