@@ -24,8 +24,11 @@ use crate::{
     node::{
         self, Obstacle,
         change::{Content, Edit},
+        connection,
+        sandbox::Sandbox,
     },
     policy::decision::{Code, Verdict},
+    status::Status,
     systemd,
 };
 
@@ -62,7 +65,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     };
     let mode = match arguments.mode {
         None => {
-            println!("{}", present.mode);
+            say!("{}", present.mode);
             return ExitCode::SUCCESS;
         }
         Some(Mode::Audit) => NodeMode::Audit,
@@ -120,12 +123,12 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
         .filter(|standing| standing.decision.verdict != Verdict::Allow && !standing.decision.audit_only)
         .collect();
     if open.is_empty() {
-        println!("{} images are on this node, and the policy admits them all.", standing.len());
+        say!("{} images are on this node, and the policy admits them all.", standing.len());
         return Ok(());
     }
-    println!("Of {} images on this node, the policy would not admit {}:", standing.len(), open.len());
+    say!("Of {} images on this node, the policy would not admit {}:", standing.len(), open.len());
     for standing in open.iter().take(LISTED) {
-        println!(
+        say!(
             "  {} ({}): {}",
             sanitize(&standing.name(), 200),
             sanitize(&standing.namespace, 80),
@@ -133,14 +136,14 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
         );
     }
     if open.len() > LISTED {
-        println!("  … and {} more", open.len() - LISTED);
+        say!("  … and {} more", open.len() - LISTED);
     }
     let unauthorized = |standing: &&&Standing| {
         standing.decision.violations.iter().any(|violation| violation.code == Code::RegistryUnauthorized)
     };
     let private = open.iter().filter(unauthorized).count();
     if private > 0 {
-        println!(
+        say!(
             "{private} of them end in {}: their registry wants credentials that this node does not have. Give pullgate \
              read-only credentials, or an evidence repository, first.",
             Code::RegistryUnauthorized
@@ -169,7 +172,7 @@ fn switch(config: &Path, mode: NodeMode) -> Result<(), Failure> {
     }
     let active = node::run("systemctl", &["is-active", "pullgate.service"]).is_ok();
     if !active {
-        println!("{mode}: written to {}; it takes force when pullgate.service starts", config.display());
+        say!("{mode}: written to {}; it takes force when pullgate.service starts", config.display());
         return Ok(());
     }
     let look = "Look at: systemctl status pullgate.service";
@@ -178,9 +181,10 @@ fn switch(config: &Path, mode: NodeMode) -> Result<(), Failure> {
     loop {
         let said = status::ask(Path::new(systemd::DIRECTORY));
         match &said {
-            Ok(status) if status.mode == mode.to_string() && status.trouble.is_none() => {
+            Ok(status) if status.mode == mode.to_string() => {
                 let policy = status.revision.as_deref().unwrap_or("none");
-                println!("{mode}: in force{}, policy {policy}", if written { "" } else { " already" });
+                say!("{mode}: in force{}, policy {policy}", if written { "" } else { " already" });
+                notes(mode, status).iter().for_each(|note| say!("note: {note}"));
                 return Ok(());
             }
             _ if Instant::now() < deadline => thread::sleep(PAUSE),
@@ -193,4 +197,21 @@ fn switch(config: &Path, mode: NodeMode) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// What keeps a mode from doing what it says, or from doing it to the good of the node.
+fn notes(mode: NodeMode, status: &Status) -> Vec<String> {
+    let mut notes: Vec<String> = status.trouble.iter().map(|trouble| sanitize(trouble, 1000)).collect();
+    if mode == NodeMode::Enforce {
+        let socket = Path::new(&status.containerd);
+        let connection = connection::now(socket);
+        if !connection.as_ref().is_ok_and(|connection| connection.is_live()) {
+            let how = connection.map_or_else(|why| format!("not known: {why}"), |connection| connection.to_string());
+            notes.push(format!("containerd does not ask every gate: {how}"));
+        }
+        if matches!(status.sandbox, Sandbox::NotListed { .. } | Sandbox::NotHere { .. }) {
+            notes.push(status.sandbox.to_string());
+        }
+    }
+    notes
 }

@@ -179,8 +179,17 @@ impl Found {
                 |file: &&Read| [Part::Differs, Part::Unpack].iter().any(|part| lines::has_section(&file.text, *part));
             let others = self.files.iter().filter(sets).filter(|file| !ours(&file.path));
             let others: Vec<String> = others.map(|file| file.path.display().to_string()).collect();
-            let what = format!("{} would not take force: {} sets it later", missing.join(", "), others.join(" or "));
-            return Err(Obstacle::new(what, "Nothing was written. Take those keys out of that file first"));
+            let missing = missing.join(", ");
+            return Err(match others.is_empty() {
+                true => Obstacle::new(
+                    format!("containerd does not take {missing}"),
+                    "Nothing was written. Look at `disabled_plugins`, and for the section on one line, as `{ … }`",
+                ),
+                false => Obstacle::new(
+                    format!("{missing} would not take force: {} sets it later", others.join(" or ")),
+                    "Nothing was written. Take those keys out of that file first",
+                ),
+            });
         }
         Ok(())
     }
