@@ -201,6 +201,14 @@ pub fn rolled_back(suite: Suite) -> Result<()> {
     stage.admits_unsigned()?;
     gates(node, "NOT CONNECTED")?;
 
+    // The connection to the node breaks while containerd does not come up.
+    node.write(unit, "[Service]\nRestartSec=100ms\nExecStartPre=/bin/sh -c 'if grep -rq pullgate /etc/containerd; then sleep 2; exit 1; fi'\n")?;
+    node.systemctl(&["daemon-reload"])?;
+    node.sh("pullgate enable --restart > /dev/null 2>&1 & sleep 1.5; kill -HUP $!; wait $!; [ $? = 1 ]")?.ok()?;
+    same(node, &before, "a connection that broke")?;
+    node.wait_for_containerd()?;
+    gates(node, "NOT CONNECTED")?;
+
     // The way back is watched as well.
     node.sh(&format!("rm {unit}"))?.ok()?;
     node.systemctl(&["daemon-reload"])?;
@@ -310,6 +318,9 @@ pub fn mode(suite: Suite) -> Result<()> {
     let node = &stage.node;
     let commented = CONFIG.replace("mode = \"enforce\"", "# Watching for now.\nmode = \"audit\" # until December");
     node.configure(&commented, POLICY)?;
+    let said = says(node, &["mode", "enforce"], Some(0), "enforce: in force")?;
+    expect::holds(said.contains("NOT CONNECTED"), || format!("nobody asks, and nobody says so: {said}"))?;
+    node.configure(&commented, POLICY)?;
     says(node, &["enable", "--restart", WATCH], Some(0), "Connected")?;
     expect::admitted(node, Path::CriPull, &stage.signed)?;
     says(node, &["mode"], Some(0), "audit")?;
@@ -332,6 +343,9 @@ pub fn mode(suite: Suite) -> Result<()> {
 
     node.write("/etc/pullgate/policy.toml", "schema = 1\n")?;
     says(node, &["mode", "enforce"], Some(2), "policy.toml")?;
+    node.reload()?;
+    let said = says(node, &["mode", "audit"], Some(0), "audit: in force")?;
+    expect::holds(said.contains("PG402"), || format!("the broken policy is not told: {said}"))?;
     node.systemctl(&["stop", "pullgate-gates.socket", "pullgate.service"])?;
     says(node, &["mode", "audit"], Some(0), "takes force when pullgate.service starts")?;
     Ok(())
