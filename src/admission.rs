@@ -108,12 +108,18 @@ impl Admission {
         let place = subject.name.clone().map(|repository| Place { repository, proven: subject.origin.proves_host() });
         let key = Key { digest: subject.digest, rule: rule.content, place: place.clone() };
         let decide = async {
-            let mut gathered =
-                Gathered { policy, rule, subject: &subject, findings: Findings::default(), found: Vec::new() };
+            let mut gathered = Gathered {
+                policy,
+                rule,
+                subject: &subject,
+                findings: Findings::default(),
+                vouching: Vec::new(),
+                unexplained: Vec::new(),
+            };
             self.gather(snapshot, &mut gathered, place, asking).await;
             let decision = policy.evaluate(rule, &subject, &gathered.findings, now);
             if decision.verdict == Verdict::Allow {
-                self.kept.keep(subject.digest, gathered.found, now);
+                self.kept.keep(subject.digest, gathered.vouching, now);
             }
             decision
         };
@@ -177,8 +183,10 @@ struct Gathered<'a> {
     rule: &'a Rule,
     subject: &'a Subject,
     findings: Findings,
-    /// What vouches, and some of the rest.
-    found: Vec<Found>,
+    /// What vouches: what anybody else may push is not worth keeping.
+    vouching: Vec<Found>,
+    /// Some of the rest.
+    unexplained: Vec<Found>,
 }
 
 impl Gathered<'_> {
@@ -194,11 +202,10 @@ impl Gathered<'_> {
                 Err(unusable) => self.findings.unusable.push(unusable),
             }
         }
-        if vouches {
-            self.found.insert(0, found);
-            self.found.truncate(limits::KEPT_PIECES);
-        } else if self.found.len() < EXPLAINED {
-            self.found.push(found);
+        if vouches && self.vouching.len() < limits::KEPT_PIECES {
+            self.vouching.push(found);
+        } else if !vouches && self.unexplained.len() < EXPLAINED {
+            self.unexplained.push(found);
         }
         vouches && self.policy.satisfied(self.rule, self.subject, &self.findings.vouched).is_some()
     }
@@ -214,7 +221,9 @@ impl Gathered<'_> {
         let required = self.policy.attestors_of(self.rule);
         let is_required = |name: &str| required.iter().any(|attestor| attestor.name == name);
         let others: Vec<_> = self.policy.attestors.iter().filter(|other| !is_required(&other.name)).collect();
-        for finding in self.found.iter().flat_map(|found| verify(found, &self.subject.digest, &others)) {
+        for finding in
+            self.unexplained.iter().chain(&self.vouching).flat_map(|found| verify(found, &self.subject.digest, &others))
+        {
             let name = match finding {
                 Ok(vouched) => vouched.attestor().to_owned(),
                 Err(Unusable::OtherPurpose(attestor, _) | Unusable::OtherAnnotations(attestor)) => attestor,

@@ -221,24 +221,32 @@ impl Writer {
 }
 
 impl About {
-    /// This with what `order` brings: the oldest evidence stays where there is no room for all, since it admitted.
+    /// This with what `order` brings. Where there is no room for all, the oldest goes: a key may have been changed since.
     fn with(mut self, order: Order) -> Self {
-        let mut room = limits::KEPT_IMAGE_BYTES.saturating_sub(self.bytes());
-        let mut fits = |size: u64, count: usize| {
-            let fits = count < limits::KEPT_PIECES && size <= room;
-            room -= if fits { size } else { 0 };
-            fits
-        };
         for piece in order.evidence {
             let known = self.evidence.iter().any(|kept| kept.found.material == piece.found.material);
-            if !known && fits(piece.bytes(), self.evidence.len()) {
+            if !known && piece.bytes() <= limits::KEPT_IMAGE_BYTES {
                 self.evidence.push(piece);
             }
         }
         for index in order.indexes {
             self.indexes.retain(|kept| kept.bytes != index.bytes || kept.names == index.names);
-            if !self.indexes.contains(&index) && fits(index.size(), self.indexes.len()) {
+            if !self.indexes.contains(&index) && index.size() <= limits::KEPT_IMAGE_BYTES {
                 self.indexes.push(index);
+            }
+        }
+        while self.evidence.len() > limits::KEPT_PIECES {
+            self.evidence.remove(0);
+        }
+        while self.indexes.len() > limits::KEPT_PIECES {
+            self.indexes.remove(0);
+        }
+        // What an index admits needs the evidence about it, which is kept about the index.
+        while self.bytes() > limits::KEPT_IMAGE_BYTES {
+            if self.indexes.is_empty() || self.evidence.len() > 1 {
+                self.evidence.remove(0);
+            } else {
+                self.indexes.remove(0);
             }
         }
         self

@@ -26,6 +26,7 @@ use crate::{
     activation::Activation,
     admission::Admission,
     audit::Journal,
+    config::NodeMode,
     containerd::Containerd,
     decisions::Asking,
     evidence::content::{ContentStore, ImageOfLayer, Trouble},
@@ -143,8 +144,22 @@ impl Unpack {
     pub async fn answer(self: &Arc<Self>, apply: &ApplyRequest, namespace: Option<&str>) -> Result<String, Status> {
         let snapshot = self.activation.current().await;
         let question = self.clone().judge_and_record(snapshot.clone(), apply.clone(), namespace.map(str::to_owned));
-        let meanwhile = namespace.unwrap_or("default").to_owned();
+        let meanwhile = match namespace {
+            Some(namespace) => namespace.to_owned(),
+            None => self.namespace_of(&snapshot, apply).await,
+        };
         Answers::in_mode(snapshot.config.mode, meanwhile, question).await.map_err(|refusal| status(&refusal))
+    }
+
+    /// Where a layer goes that nobody names a namespace for, as far as it matters: where nothing is refused, containerd may
+    /// have to apply it before it is decided about.
+    async fn namespace_of(&self, snapshot: &Snapshot, apply: &ApplyRequest) -> String {
+        let target = match snapshot.config.mode {
+            NodeMode::Enforce => None,
+            NodeMode::Audit => timeout(limits::AUDIT_MODE_WAIT, self.target(apply, None)).await.ok(),
+        };
+        let target = target.and_then(Result::ok).flatten();
+        target.map_or_else(|| "default".to_owned(), |target| target.namespace)
     }
 
     /// Refuses a call that is not a question about an image, whatever the mode.

@@ -86,21 +86,39 @@ fn a_file_that_cannot_be_read_says_nothing_and_is_written_anew() {
 }
 
 #[test]
-fn what_is_kept_about_one_image_is_bounded() {
+fn what_is_kept_about_one_image_is_bounded_and_the_newest_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = writer(folder.path());
+    let kept = |writer: &Writer, n: usize| read(&path(&writer.directory, &image(n)));
     let many = (0..2 * limits::KEPT_PIECES).map(|i| signature(&i.to_string())).collect();
     writer.add(order(1, many, 1));
+    writer.add(order(1, vec![signature("of a new key")], 2));
+    let evidence = kept(&writer, 1).evidence;
+    assert_eq!(evidence.len(), limits::KEPT_PIECES);
+    assert_eq!(evidence.last().unwrap().found, signature("of a new key"));
     let half = vec![b'x'; usize::try_from(limits::KEPT_IMAGE_BYTES / 2).unwrap()];
     let large = (0..4u8).map(|i| bundle(&[&half[..], &[i]].concat())).chain([signature("small")]).collect();
     writer.add(order(2, large, 1));
-    assert_eq!(read(&path(&writer.directory, &image(1))).evidence.len(), limits::KEPT_PIECES);
-    let about = read(&path(&writer.directory, &image(2)));
+    let about = kept(&writer, 2);
     assert!(about.bytes() <= limits::KEPT_IMAGE_BYTES);
-    assert_eq!(about.evidence.len(), 2, "one of the large ones, and what still fits");
-    let names: Vec<Name> = vec![Name::Claimed("reg.io/x".parse().unwrap()); 1 << 17];
-    writer.add(Order { indexes: vec![Index { bytes: Vec::new(), names }], ..order(3, Vec::new(), 1) });
-    assert_eq!(read(&path(&writer.directory, &image(3))), About::default());
+    assert_eq!(about.evidence.len(), 2, "the last of the large ones, and the small one after it");
+    let whole = usize::try_from(limits::KEPT_IMAGE_BYTES + 1).unwrap();
+    writer.add(order(2, vec![bundle(&vec![b'x'; whole])], 2));
+    assert_eq!(kept(&writer, 2), about);
+    let index = |bytes: usize, names: usize| Index {
+        bytes: vec![b'x'; bytes],
+        names: vec![Name::Claimed("reg.io/x".parse().unwrap()); names],
+    };
+    for indexes in
+        [vec![index(0, 1 << 17)], vec![index(whole, 0)], vec![index(half.len() + 1, 0), index(half.len() + 2, 0)]]
+    {
+        writer.add(Order { indexes, ..order(3, Vec::new(), 1) });
+    }
+    assert_eq!(kept(&writer, 3).indexes, [index(half.len() + 2, 0)]);
+    for i in 0..=limits::KEPT_PIECES {
+        writer.add(Order { indexes: vec![index(i, 1)], ..order(4, Vec::new(), 1) });
+    }
+    assert_eq!(kept(&writer, 4).indexes.len(), limits::KEPT_PIECES);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 use std::path::Path;
 
 use containerd_client::{
-    services::v1::{Plugin, PluginsResponse},
+    services::v1::{
+        ListNamespacesResponse, Namespace, Plugin, PluginsResponse,
+        snapshots::{Info, ListSnapshotsResponse, MountsResponse},
+    },
     types::{Descriptor as Diff, Mount},
 };
 
@@ -42,10 +45,14 @@ impl Gate {
     }
 
     async fn answer(&self) -> Result<String, Status> {
+        self.answer_in(Some("k8s.io")).await
+    }
+
+    async fn answer_in(&self, namespace: Option<&str>) -> Result<String, Status> {
         assert!(self.folder.path().exists());
         let diff = Diff { digest: Digest::of(b"layer").to_string(), ..Diff::default() };
         let apply = ApplyRequest { diff: Some(diff), mounts: vec![Mount::default()], ..ApplyRequest::default() };
-        self.unpack.answer(&apply, Some("k8s.io")).await
+        self.unpack.answer(&apply, namespace).await
     }
 }
 
@@ -85,6 +92,30 @@ async fn audit_mode_waits_for_nothing_long() {
     // What was too slow is decided and recorded all the same.
     tokio::time::sleep(limits::DECISION_DEADLINE * 2).await;
     assert_eq!(gate.unpack.counts().audit_only.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_mode_applies_a_layer_where_it_goes_though_nobody_names_the_namespace() {
+    let fake = FakeContainerd::start(|method, _| match method {
+        "Introspection/Plugins" => Answer::message(&PluginsResponse {
+            plugins: vec![Plugin {
+                r#type: "io.containerd.snapshotter.v1".to_owned(),
+                id: "overlayfs".to_owned(),
+                ..Plugin::default()
+            }],
+        }),
+        "Namespaces/List" => Answer::message(&ListNamespacesResponse {
+            namespaces: vec![Namespace { name: "moby".to_owned(), ..Namespace::default() }],
+        }),
+        "Snapshots/List" => Answer::message(&ListSnapshotsResponse {
+            info: vec![Info { name: format!("extract-1 {}", Digest::of(b"chain")), ..Info::default() }],
+        }),
+        "Snapshots/Mounts" => Answer::message(&MountsResponse { mounts: vec![Mount::default()] }),
+        _ => Answer::Silence,
+    });
+    assert_eq!(Gate::new(&fake, "audit").await.answer_in(None).await.unwrap(), "moby");
+    let lost = FakeContainerd::start(|_, _| Answer::Silence);
+    assert_eq!(Gate::new(&lost, "audit").await.answer_in(None).await.unwrap(), "default");
 }
 
 #[tokio::test]
