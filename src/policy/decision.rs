@@ -104,7 +104,7 @@ codes! {
         "pull it from the registry, or require an attestor",
     RegistryUnauthorized = 301 "registry-unauthorized"
         "the registry asks for credentials"
-        "give the node read access, or put signatures where it has",
+        "give the node read access, or put signatures where it has: `[[evidence]]` in config.toml",
     RegistryUnreachable = 302 "registry-unreachable"
         "the registry did not answer"
         "the client retries; look at the network",
