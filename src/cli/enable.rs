@@ -96,16 +96,20 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     let written = Written::write(&arguments.state, &plan.edits, record, Some(fresh))
         .map_err(|why| Obstacle::new(why, "Nothing was changed"))?;
     change::verify(&written, &found.process, &found.dump)?;
-    if let Some(Err(error)) = boot_list.as_ref().map(Proposal::write) {
-        warn!("pullgate: the boot list: {error}. Look at: pullgate boot-list --write");
-    }
+    let list = || {
+        if let Some(Err(error)) = boot_list.as_ref().map(Proposal::write) {
+            warn!("pullgate: the boot list: {error}. Look at: pullgate boot-list --write");
+        }
+    };
     let Some(before) = before else {
+        list();
         say!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
         return Ok(());
     };
     let watch = Duration::from_secs(arguments.watch);
     let process = change::restart(&containerd, &written, &before, true, watch).await?;
     written.live(&process).map_err(|why| Obstacle::new(why, "containerd is connected all the same"))?;
+    list();
     say!(
         "Connected: containerd {} asks pullgate, and lived for {} s with it. See: pullgate status",
         found.version,
