@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     yes: bool,
     /// Where the daemon keeps what outlives a restart.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/pullgate", hide = true)]
+    #[arg(long, value_name = "DIR", default_value = super::STATE, hide = true)]
     state: PathBuf,
 }
 

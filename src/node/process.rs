@@ -67,7 +67,7 @@ impl Process {
             ticks,
             started,
             program,
-            config: path(&["config", "c"]).unwrap_or_else(|| CONFIG.into()),
+            config: path(&CONFIG_OPTIONS).unwrap_or_else(|| CONFIG.into()),
             address: path(&["address", "a"]),
             unit: unit.filter(|unit| main_process(unit) == Some(pid)),
         })
@@ -105,8 +105,11 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// The value of an option in the ways that containerd takes it: `--name VALUE`, `--name=VALUE`, `-n VALUE`.
-fn argument<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
+/// The names of the option that says where containerd's configuration is.
+pub(super) const CONFIG_OPTIONS: [&str; 2] = ["config", "c"];
+
+/// The value of an option in the ways that containerd takes it: `--name VALUE`, `--name=VALUE`, `-n VALUE`; the last counts.
+pub(super) fn argument<'a>(arguments: &'a [String], names: &[&str]) -> Option<&'a str> {
     let mut found = None;
     let mut rest = arguments.iter().skip(1);
     while let Some(argument) = rest.next() {
@@ -159,12 +162,17 @@ mod tests {
     fn the_configuration_is_the_last_that_the_arguments_name() {
         let found = |line: &str| {
             let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            argument(&arguments, &["config", "c"]).map(str::to_owned)
+            argument(&arguments, &CONFIG_OPTIONS).map(str::to_owned)
         };
         assert_eq!(found("/usr/bin/containerd"), None);
         assert_eq!(found("containerd --config /a.toml"), Some("/a.toml".into()));
         assert_eq!(found("containerd --config=/a.toml --log-level debug"), Some("/a.toml".into()));
         assert_eq!(found("containerd -l debug -c /a.toml -c /b.toml"), Some("/b.toml".into()));
+        assert_eq!(found("x --log-level debug --config /a.toml --root /b"), Some("/a.toml".into()));
+        assert_eq!(found("x -c=/a.toml -c /b.toml"), Some("/b.toml".into()));
+        for line in ["", "-c /a", "x --root /a", "x --config="] {
+            assert_eq!(found(line), None, "{line}");
+        }
         assert_eq!(found("containerd --configure /a.toml"), None);
         assert_eq!(found("containerd --config"), None);
     }

@@ -53,6 +53,10 @@ pub(super) fn run_within(
     let text =
         |thread: thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned();
     let (stdout, stderr) = (text(stdout), text(stderr));
+    // The beginning of a document is none.
+    if stdout.len() as u64 > limits::DOCUMENT_BYTES {
+        return Err(format!("{}: it prints more than {} bytes", line(), limits::DOCUMENT_BYTES));
+    }
     if status.success() {
         return Ok(stdout);
     }
@@ -64,7 +68,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            let _ = pipe.take(limits::DOCUMENT_BYTES).read_to_end(&mut bytes);
+            let _ = pipe.take(limits::DOCUMENT_BYTES + 1).read_to_end(&mut bytes);
         }
         bytes
     })
@@ -84,5 +88,9 @@ mod tests {
         assert!(hanging.unwrap_err().contains("no end"));
         let large = run("sh", &["-c", "head -c 300000 /dev/zero"]).unwrap();
         assert_eq!(large.len(), 300_000);
+        let most = limits::DOCUMENT_BYTES;
+        assert_eq!(run("head", &["-c", &most.to_string(), "/dev/zero"]).unwrap().len() as u64, most);
+        let more = run("head", &["-c", &(most + 1).to_string(), "/dev/zero"]).unwrap_err();
+        assert!(more.contains("it prints more than"), "{more}");
     }
 }

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 use tonic::{Code, client::Grpc, codegen::http::uri::PathAndQuery};
 
-use super::essentials::resolve;
+use super::{
+    essentials::resolve,
+    process::{CONFIG_OPTIONS, argument},
+};
 use crate::{boot::BootList, containerd::Containerd, image::Digest, limits};
 
 /// What is known about the sandbox image.
@@ -224,21 +227,7 @@ fn started_as(process: i32) -> Result<(PathBuf, Option<String>), String> {
     let link = std::fs::read_link(format!("/proc/{process}/exe")).ok();
     let written = words.first().map(PathBuf::from);
     let program = [written, link].into_iter().flatten().find(|path| path.is_absolute() && path.is_file());
-    Ok((program.ok_or("containerd's program is not known")?, config_file(&words)))
-}
-
-fn config_file(words: &[String]) -> Option<String> {
-    let mut words = words.iter().skip(1);
-    while let Some(word) = words.next() {
-        let (flag, value) = match word.split_once('=') {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
-        if matches!(flag, "-c" | "--c" | "-config" | "--config") {
-            return value.or_else(|| words.next().cloned());
-        }
-    }
-    None
+    Ok((program.ok_or("containerd's program is not known")?, argument(&words, &CONFIG_OPTIONS).map(str::to_owned)))
 }
 
 /// The sandbox image of a complete configuration, of version 2 or later.
@@ -331,13 +320,6 @@ mod tests {
 
     #[test]
     fn the_configuration_file_is_the_one_that_containerd_was_started_with() {
-        let file = |line: &str| config_file(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        for line in ["x -c /a", "x --log-level debug --config /a --root /b", "x --config=/a", "x -c=/a -c /b"] {
-            assert_eq!(file(line).as_deref(), Some("/a"), "{line}");
-        }
-        for line in ["x", "", "x --config", "-c /a", "x --root /a"] {
-            assert_eq!(file(line), None, "{line}");
-        }
         let (program, file) = started_as(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(program.is_file() && file.is_none());
         assert!(started_as(-1).is_err());
