@@ -1,5 +1,7 @@
 //! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`.
 
+mod events;
+
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
@@ -8,14 +10,12 @@ use std::{
 };
 
 use containerd_client::{
-    events::SnapshotPrepare,
     services::v1::{
         ApplyRequest, ApplyResponse, GetImageRequest, Image, Info, ListContainersRequest, ListContentRequest,
-        ListImagesRequest, ListNamespacesRequest, PluginsRequest, ReadContentRequest, SubscribeRequest,
+        ListImagesRequest, ListNamespacesRequest, PluginsRequest, ReadContentRequest,
         containers_client::ContainersClient,
         content_client::ContentClient,
         diff_client::DiffClient,
-        events_client::EventsClient,
         images_client::ImagesClient,
         introspection_client::IntrospectionClient,
         namespaces_client::NamespacesClient,
@@ -25,19 +25,17 @@ use containerd_client::{
     types::Mount,
 };
 use hyper_util::rt::TokioIo;
-use prost::Message;
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
     transport::{Channel, Endpoint, Uri},
 };
 
+pub use self::events::{Event, Events, Told};
 use crate::{image::Digest, limits};
 
 const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
-/// The event of a snapshot that was made to be written to.
-const PREPARED: &str = "/snapshot/prepare";
 /// Plugins change only with a restart of containerd; a short memory spares a call for each layer.
 const PLUGINS_LIFE: Duration = Duration::from_secs(10);
 /// A list of a busy store is longer than the 4 MiB that gRPC expects.
@@ -195,23 +193,6 @@ impl Containerd {
             found.extend(page.info.into_iter().filter_map(|info| ExtractSnapshot::of(info.name)));
         }
         Ok(found)
-    }
-
-    /// Tells `begins` the namespace and snapshotter of each snapshot that an unpack begins to fill, until containerd ends it.
-    pub async fn extracts(&self, begins: impl Fn(String, String, ExtractSnapshot)) -> Result<(), Status> {
-        let filters = vec![format!("topic==\"{PREPARED}\"")];
-        let mut client = EventsClient::new(self.channel.clone());
-        // No deadline: it lasts as long as containerd.
-        let mut stream = client.subscribe(Request::new(SubscribeRequest { filters })).await?.into_inner();
-        while let Some(envelope) = stream.message().await? {
-            let prepared = envelope.event.and_then(|event| SnapshotPrepare::decode(event.value.as_slice()).ok());
-            if let Some(SnapshotPrepare { key, snapshotter, .. }) = prepared
-                && let Some(extract) = ExtractSnapshot::of(key)
-            {
-                begins(envelope.namespace, snapshotter, extract);
-            }
-        }
-        Ok(())
     }
 
     /// The mounts of an active snapshot; none when it is gone by now.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     admission::Admission,
     audit::{Journal, Record},
     clock::Clock,
-    containerd::Containerd,
+    containerd::{Containerd, Events},
     decisions::Asking,
     evidence::{content::ContentStore, kept::Kept},
     gate, limits,
@@ -63,7 +63,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let activation = Arc::new(activation.preparing(judge_node.clone()));
     let resolve =
         Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
-    let unpack = Arc::new(gate::Unpack::new(containerd, content, admission, activation.clone(), journal.clone()));
+    let unpack =
+        Arc::new(gate::Unpack::new(containerd.clone(), content, admission, activation.clone(), journal.clone()));
 
     let (stopping, stop) = watch::channel(false);
     let stopped = move || {
@@ -80,7 +81,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
             tokio::try_join!(resolving, gate::serve(sockets.diff, sockets.transfer, unpack, stopped)).map(|_| ())
         }
     });
-    let listener = unpack.clone();
+    let events = Arc::new(Events::new(containerd));
+    let hearing = unpack.clone();
     let report = status::Report {
         activation: activation.clone(),
         resolve,
@@ -98,9 +100,9 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     write(&journal, Record::started(snapshot.config.mode)).await;
     systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
     let judging = tokio::spawn(judge_node(snapshot));
-    let watching = tokio::spawn(watch(activation.clone(), sandbox.clone()));
+    let watching = tokio::spawn(watch(activation.clone(), sandbox.clone(), events.connections()));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
-    let listening = tokio::spawn(async move { listener.listen().await });
+    let listening = tokio::spawn(async move { events.follow(|told| hearing.hear(told)).await });
     let keeping_time = tokio::spawn({
         let clock = clock.clone();
         async move { clock.keep().await }
@@ -164,20 +166,22 @@ async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<
     }
 }
 
-/// Looks at the sandbox image whenever the files were read, and until containerd says which it is.
-async fn watch(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>) {
+/// Looks at the sandbox image whenever the files were read or containerd was restarted, and until containerd says which
+/// it is.
+async fn watch(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>, mut connections: watch::Receiver<u64>) {
     let mut snapshots = activation.subscribe();
     loop {
         let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
+        connections.mark_unchanged();
         let (seen, changed) = sandbox.look(&snapshot.boot).await;
         if changed {
             systemd::status(&status::line(&snapshot, Some(&seen)));
         }
-        let ended = match seen {
-            Sandbox::Unknown { .. } => {
-                timeout(limits::SANDBOX_PAUSE, snapshots.changed()).await.is_ok_and(|ended| ended.is_err())
-            }
-            _ => snapshots.changed().await.is_err(),
+        let unknown = matches!(seen, Sandbox::Unknown { .. });
+        let ended = tokio::select! {
+            changed = snapshots.changed() => changed.is_err(),
+            changed = connections.changed() => changed.is_err(),
+            () = sleep(limits::SANDBOX_PAUSE), if unknown => false,
         };
         if ended {
             return;
@@ -235,7 +239,8 @@ mod tests {
         let paths = Paths { config: folder.path().join("config.toml"), boot: folder.path().into(), state: None };
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let _ = activation.load().await;
-        let watching = tokio::spawn(watch(activation, sandbox.clone()));
+        let (_never, connections) = watch::channel(0);
+        let watching = tokio::spawn(watch(activation, sandbox.clone(), connections));
         while sandbox.last().is_none() {
             tokio::task::yield_now().await;
         }
@@ -247,6 +252,24 @@ mod tests {
             assert!(begun.elapsed() < 3 * limits::SANDBOX_PAUSE, "{:?}", sandbox.last());
         }
         assert!(begun.elapsed() >= limits::SANDBOX_PAUSE / 2, "{:?}", begun.elapsed());
+        watching.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_containerd_that_was_restarted_is_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = FakeContainerd::start(|_, _| Answer::Error(tonic::Status::unimplemented("none")));
+        let sandbox = Arc::new(SandboxWatch::new(fake.client()));
+        let paths = Paths { config: folder.path().join("config.toml"), boot: folder.path().into(), state: None };
+        let activation = Arc::new(Activation::new(paths, |_, _| ()));
+        let _ = activation.load().await;
+        let (connected, connections) = watch::channel(0);
+        let watching = tokio::spawn(watch(activation, sandbox.clone(), connections));
+        for looks in 1..4 {
+            tokio::time::sleep(limits::SANDBOX_PAUSE / 10).await;
+            assert_eq!(fake.asked().len(), looks);
+            connected.send_modify(|count| *count += 1);
+        }
         watching.abort();
     }
 

@@ -145,7 +145,7 @@ pub const VIOLATION_CHARS: usize = 320;
 /// Snapshots that containerd told about and that were not asked about yet; older ones are looked for among all.
 pub const EXTRACTS_TOLD: usize = 256;
 /// Pause before containerd's events are listened to again when that ended.
-pub const EXTRACTS_PAUSE: Duration = Duration::from_secs(1);
+pub const EVENTS_PAUSE: Duration = Duration::from_millis(250);
 /// Layers that pass because the decision about their image was made and recorded.
 pub const PASSES: u64 = 100_000;
 /// How long they pass without another decision. A pull that takes longer is decided again.

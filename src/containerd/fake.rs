@@ -84,7 +84,9 @@ impl FakeContainerd {
                 .add_service(Endpoint::<4>(answers.clone()))
                 .add_service(Endpoint::<5>(answers.clone()))
                 .add_service(Endpoint::<6>(answers.clone()))
-                .add_service(Endpoint::<7>(answers))
+                .add_service(Endpoint::<7>(answers.clone()))
+                .add_service(Endpoint::<8>(answers.clone()))
+                .add_service(Endpoint::<9>(answers))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             served.await.unwrap();
         });
@@ -128,6 +130,8 @@ services! {
     5 "runtime.v1.RuntimeService",
     6 "containerd.services.namespaces.v1.Namespaces",
     7 "containerd.services.events.v1.Events",
+    8 "containerd.services.version.v1.Version",
+    9 "containerd.services.tasks.v1.Tasks",
 }
 
 impl<const SERVICE: usize> Service<http::Request<Body>> for Endpoint<SERVICE> {

@@ -13,7 +13,7 @@ use containerd_client::types::Mount;
 use tonic::Status;
 
 use crate::{
-    containerd::{Containerd, ExtractSnapshot},
+    containerd::{Containerd, Event, ExtractSnapshot, Told},
     limits,
 };
 
@@ -32,17 +32,13 @@ struct Begun {
 }
 
 impl Extracts {
-    /// Listens for snapshots that begin to be filled, and again whenever containerd has gone.
-    pub(super) async fn follow(&self, containerd: &Containerd) {
-        loop {
-            let begins = |namespace: String, snapshotter: String, extract| {
-                let mut all = self.open();
-                all.push_front(Begun { namespace, snapshotter, extract, mounts: None });
-                all.truncate(limits::EXTRACTS_TOLD);
-            };
-            // Why it ended makes no difference: without it everything is looked for among all.
-            let _ = containerd.extracts(begins).await;
-            tokio::time::sleep(limits::EXTRACTS_PAUSE).await;
+    /// Hears of a snapshot that begins to be filled.
+    pub(super) fn hear(&self, told: &Told) {
+        if let Event::Extract(snapshotter, extract) = &told.event {
+            let (namespace, snapshotter) = (told.namespace.clone(), snapshotter.clone());
+            let mut all = self.open();
+            all.push_front(Begun { namespace, snapshotter, extract: extract.clone(), mounts: None });
+            all.truncate(limits::EXTRACTS_TOLD);
         }
     }
 
@@ -91,11 +87,7 @@ impl Extracts {
 
 #[cfg(test)]
 mod tests {
-    use containerd_client::{
-        events::SnapshotPrepare,
-        services::v1::snapshots::{MountsRequest, MountsResponse},
-        types::Envelope,
-    };
+    use containerd_client::services::v1::snapshots::{MountsRequest, MountsResponse};
     use prost::Message;
 
     use super::*;
@@ -112,39 +104,31 @@ mod tests {
         vec![Mount { source: key.to_owned(), ..Mount::default() }]
     }
 
-    /// The event that the snapshot `key` begins to be filled.
-    fn begins(key: String) -> Vec<u8> {
-        let prepared = SnapshotPrepare { key, parent: String::new(), snapshotter: "overlayfs".to_owned() };
-        let event = prost_types::Any { type_url: String::new(), value: prepared.encode_to_vec() };
-        Envelope { namespace: "k8s.io".to_owned(), event: Some(event), ..Envelope::default() }.encode_to_vec()
+    /// Extracts that heard of `count` snapshots.
+    fn heard(count: usize) -> Extracts {
+        let extracts = Extracts::default();
+        for number in 0..count {
+            let extract = ExtractSnapshot { key: key(number), chain: Digest::of(&number.to_le_bytes()) };
+            let event = Event::Extract("overlayfs".to_owned(), extract);
+            extracts.hear(&Told { namespace: "k8s.io".to_owned(), event });
+        }
+        extracts
     }
 
-    /// A containerd that tells about `count` snapshots each time that it is listened to; the mounts of each are its key.
-    fn containerd(count: usize) -> FakeContainerd {
-        FakeContainerd::start(move |method, message| match method {
-            "Events/Subscribe" => Answer::Messages((0..count).map(|number| begins(key(number))).collect()),
-            "Snapshots/Mounts" => match MountsRequest::decode(message) {
-                Ok(asked) if asked.key == key(0) => Answer::missing(),
-                Ok(asked) => Answer::message(&MountsResponse { mounts: mounts(&asked.key) }),
-                Err(_) => Answer::missing(),
-            },
+    /// A containerd where the mounts of each snapshot are its key; the first one is gone.
+    fn containerd() -> FakeContainerd {
+        FakeContainerd::start(|method, message| match (method, MountsRequest::decode(message)) {
+            ("Snapshots/Mounts", Ok(asked)) if asked.key != key(0) => {
+                Answer::message(&MountsResponse { mounts: mounts(&asked.key) })
+            }
             _ => Answer::missing(),
         })
     }
 
-    /// Extracts that have listened to `fake` once.
-    async fn listened(fake: &FakeContainerd) -> Extracts {
-        let extracts = Extracts::default();
-        let client = fake.client();
-        let half = limits::EXTRACTS_PAUSE / 2;
-        assert!(tokio::time::timeout(half, extracts.follow(&client)).await.is_err());
-        extracts
-    }
-
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_snapshot_is_found_once_and_by_the_mounts_that_it_has_now() {
-        let fake = containerd(3);
-        let (extracts, client) = (listened(&fake).await, fake.client());
+        let fake = containerd();
+        let (extracts, client) = (heard(3), fake.client());
         let find = async |namespace, key: String| {
             let found = extracts.find(&client, namespace, &mounts(&key)).await.unwrap();
             found.map(|(namespace, extract)| (namespace, extract.key))
@@ -159,21 +143,11 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_told_is_bounded_and_the_newest_stay() {
-        let fake = containerd(limits::EXTRACTS_TOLD + 2);
-        let extracts = listened(&fake).await;
+    #[test]
+    fn what_is_told_is_bounded_and_the_newest_stay() {
+        let extracts = heard(limits::EXTRACTS_TOLD + 2);
         let told: Vec<String> = extracts.open().iter().map(|begun| begun.extract.key.clone()).collect();
         assert_eq!(told.len(), limits::EXTRACTS_TOLD);
         assert_eq!((&told[0], &told[told.len() - 1]), (&key(limits::EXTRACTS_TOLD + 1), &key(2)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_stops_telling_is_listened_to_again_after_a_pause() {
-        let fake = containerd(0);
-        let (extracts, client) = (Extracts::default(), fake.client());
-        let long = limits::EXTRACTS_PAUSE * 7 / 2;
-        assert!(tokio::time::timeout(long, extracts.follow(&client)).await.is_err());
-        assert_eq!(fake.asked(), ["Events/Subscribe"; 4]);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     admission::Admission,
     audit::Journal,
     config::NodeMode,
-    containerd::Containerd,
+    containerd::{Containerd, Told},
     decisions::Asking,
     evidence::content::{ContentStore, ImageOfLayer, Trouble},
     image::{Descriptor, Digest},
@@ -112,9 +112,9 @@ impl Unpack {
         &self.containerd
     }
 
-    /// Listens to what containerd tells, so that layers are found sooner. Does not end.
-    pub async fn listen(&self) {
-        self.extracts.follow(&self.containerd).await;
+    /// Hears what containerd tells, so that layers are found sooner.
+    pub fn hear(&self, told: &Told) {
+        self.extracts.hear(told);
     }
 
     /// Waits until there is something to decide by.

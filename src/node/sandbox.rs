@@ -1,5 +1,5 @@
 //! The sandbox image: without it no pod starts, static pods included. Whether it is in the boot list is looked at when
-//! the daemon starts, whenever the files are read, and when somebody asks for the status.
+//! the daemon starts, whenever the files are read, after each restart of containerd, and when somebody asks for the status.
 
 use std::{
     collections::HashMap,
