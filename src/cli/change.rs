@@ -33,6 +33,7 @@ use crate::{
 const WATCH_BACK: Duration = Duration::from_secs(15);
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     /// Write the files, restart containerd and watch it. What does not come up is put back.
     #[arg(long)]

@@ -132,3 +132,16 @@ fn complain(message: impl std::fmt::Display) -> ExitCode {
 fn digests(count: usize) -> String {
     format!("{count} {}", if count == 1 { "digest" } else { "digests" })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    /// What clap finds wrong about a command line it finds only in debug builds, when somebody runs that command.
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}
