@@ -104,7 +104,7 @@ impl Node {
             Suite::Trixie => DEBIAN_1_7,
             Suite::Forky => DEBIAN_2,
         };
-        self.write("/etc/containerd/config.toml", format!("{debian}{more}"))
+        self.write("/etc/containerd/config.toml", format!("{}{more}", self.with_sandbox(debian)))
     }
 
     /// The name of the CRI image section, which keys like `discard_unpacked_layers` belong in.

@@ -40,10 +40,15 @@ pub struct Image {
 impl Image {
     /// An image of these layers; `words` make its configuration one of its own.
     pub fn new(layers: Vec<Layer>, words: &str) -> Self {
+        Self::running(layers, words, &["/bin/busybox", "sh"])
+    }
+
+    /// As [`Image::new`], an image that runs `command` unless told otherwise.
+    pub fn running(layers: Vec<Layer>, words: &str, command: &[&str]) -> Self {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": { "Cmd": ["/bin/busybox", "sh"], "Labels": { "words": words } },
+            "config": { "Cmd": command, "Labels": { "words": words } },
             "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>() },
         });
         let config = config.to_string().into_bytes();
@@ -85,6 +90,11 @@ impl Image {
 
     pub fn digest(&self) -> String {
         digest(&self.manifest)
+    }
+
+    /// The digest of the configuration: the image's identifier.
+    pub fn config_digest(&self) -> String {
+        digest(&self.config)
     }
 
     /// The chain id of all layers (image specification, "Layer ChainID"): the name of the finished snapshot.

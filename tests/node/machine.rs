@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,6 +20,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Seconds that one command in the machine may take, unless said otherwise.
 const COMMAND_SECONDS: u64 = 120;
+/// Where containerd finds runc first.
+const RUNC: &str = "/usr/local/sbin/runc";
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A running machine. Dropping it, or the end of this process for whatever reason, takes it off the host.
@@ -120,6 +123,8 @@ impl Node {
         node.wait_for_first_process()?;
         drop(booting);
         node.wait_for_boot()?;
+        node.write(RUNC, include_bytes!("runc"))?;
+        fs::set_permissions(node.outside(RUNC), fs::Permissions::from_mode(0o755))?;
         node.wait_for_containerd()?;
         Ok(node)
     }

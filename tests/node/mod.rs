@@ -10,6 +10,7 @@ pub mod journal;
 pub mod machine;
 pub mod matrix;
 pub mod path;
+pub mod pod;
 pub mod product;
 pub mod registry;
 pub mod root;

@@ -69,11 +69,12 @@ impl Node {
         })
     }
 
-    /// Removes every container, image, lease, snapshot and blob, in every namespace.
+    /// Removes every pod, container, image, lease, snapshot and blob, in every namespace.
     ///
     /// # Errors
     /// Where something stays behind: a layer that does is not unpacked again, and no gate is asked.
     pub fn clean(&self) -> Result<()> {
+        self.remove_pods()?;
         wait(async {
             let client = Client::from_path(self.containerd_socket()).await?;
             let namespaces = client.namespaces().list(ListNamespacesRequest::default()).await?.into_inner().namespaces;

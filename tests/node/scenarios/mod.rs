@@ -92,4 +92,5 @@ pub const ALL: &[Scenario] = &[
     on_every_node("why::check-tells-the-same", why::agrees_with_check),
     on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),
     on_every_node("harness::every-path-brings-an-image-onto-a-node-without-gates", harness::every_path),
+    on_every_node("harness::containers-run-on-a-gated-node", harness::containers),
 ];
