@@ -1,5 +1,6 @@
 //! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`.
 
+pub mod containers;
 mod events;
 
 use std::{

@@ -108,6 +108,10 @@ pub const PARALLEL_QUESTIONS: usize = 256;
 pub const INDEX_CHOICES: usize = 16;
 /// Time for one call to containerd within a decision, and for each piece of a stream.
 pub const CONTAINERD_CALL: Duration = Duration::from_secs(5);
+/// Bytes of containerd's record of one container. containerd itself sends no longer message.
+pub const RECORD_BYTES: usize = 16 << 20;
+/// Mounts, and hooks, of one container.
+pub const CONTAINER_PARTS: usize = 1024;
 /// Pause before the next connection is accepted when one could not be.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Decisions that gather evidence at the same time.

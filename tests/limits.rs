@@ -9,6 +9,7 @@ use std::{
 };
 
 const BOUNDS: &str = "tests/registry/bounds.rs";
+const CONTAINERS: &str = "src/containerd/containers/tests.rs";
 const CONTENT: &str = "src/evidence/content/bounds.rs";
 const DECISIONS: &str = "tests/registry/decisions.rs";
 const KEPT: &str = "src/evidence/kept/tests.rs";
@@ -37,6 +38,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("COMPLAINT_BYTES", "src/cli/journalctl.rs", "of_complaints_the_beginning_is_kept_and_all_is_read"),
     ("CONTAINERD_CALL", "src/containerd/tests.rs", "no_call_is_waited_for_without_end"),
     ("CONTAINERD_CONFIG_BYTES", SANDBOX, "a_configuration_of_any_size_is_bounded"),
+    ("CONTAINER_PARTS", CONTAINERS, "the_parts_of_a_container_are_bounded"),
     ("DECISIONS", "src/decisions.rs", "the_decisions_are_bounded"),
     ("DECISION_DEADLINE", "src/gate/unpack/tests.rs", "a_decision_has_a_deadline"),
     ("DOCUMENT_BYTES", "src/config.rs", "a_document_of_any_size_is_bounded"),
@@ -95,6 +97,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("QUESTION_ARGUMENTS", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
     ("PROGRAM", "src/node/program.rs", "a_program_that_fails_says_why_and_one_that_hangs_is_ended"),
     ("QUESTION_BYTES", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
+    ("RECORD_BYTES", CONTAINERS, "a_container_is_there_or_not_and_its_record_is_bounded"),
     ("RECHECK_AFTER", "src/policy/evaluate/tests.rs", "an_allow_is_looked_at_again_after_a_while"),
     ("REDIRECTS", BOUNDS, "redirects_end"),
     ("REFERENCE_CHARS", "src/image/reference.rs", "a_reference_is_bounded"),
