@@ -20,6 +20,7 @@ use crate::{
         decision::{Code, Decision, Verdict, Violation},
         evaluate::{Answer, Findings, Origin, Subject},
     },
+    selftest::OneTime,
     snapshot::Snapshot,
     verify::{Unusable, verify},
 };
@@ -35,12 +36,19 @@ pub struct Admission {
     kept: Kept,
     clock: Arc<Clock>,
     permits: Semaphore,
+    one_time: OneTime,
 }
 
 impl Admission {
     /// Decides by the time of `clock`, and remembers evidence in `kept`.
     pub fn new(clock: Arc<Clock>, kept: Kept) -> Self {
-        Self { decisions: Decisions::default(), kept, clock, permits: Semaphore::new(limits::PARALLEL_DECISIONS) }
+        let permits = Semaphore::new(limits::PARALLEL_DECISIONS);
+        Self { decisions: Decisions::default(), kept, clock, permits, one_time: OneTime::default() }
+    }
+
+    /// The images of the self-test. Each gate looks here first: no policy is about them, and each gate has its own answer.
+    pub fn one_time(&self) -> &OneTime {
+        &self.one_time
     }
 
     /// How many decisions are remembered.

@@ -164,16 +164,6 @@ impl Containerd {
         Ok(answer.plugins.into_iter().map(loaded).collect())
     }
 
-    /// Whether containerd serves the kubelet (CRI v1, `RuntimeService.Version`).
-    pub async fn cri_answers(&self) -> Result<(), Status> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone());
-        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let path = tonic::codegen::http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/Version");
-        // Neither what is asked nor what is answered matters.
-        let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        client.unary(request((), None), path, codec).await.map(drop)
-    }
-
     /// The namespaces there are.
     pub async fn namespaces(&self) -> Result<Vec<String>, Status> {
         let mut client = NamespacesClient::new(self.channel.clone());

@@ -43,6 +43,8 @@ fields! {
     Mode = "PULLGATE_MODE",
     /// Whether the answer followed the verdict: `yes` or `no`.
     Enforced = "PULLGATE_ENFORCED",
+    /// `yes` for an image of the self-test.
+    SelfTest = "PULLGATE_SELF_TEST",
     /// The name of the image, as it was asked for.
     Image = "PULLGATE_IMAGE",
     /// The digest that was decided about.

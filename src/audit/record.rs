@@ -136,6 +136,7 @@ impl Record {
         record.set(Field::Gate, facts.gate);
         record.set(Field::Mode, facts.mode);
         record.set(Field::Enforced, if facts.enforced { "yes" } else { "no" });
+        record.set_some(Field::SelfTest, decision.self_test.then_some("yes"));
         record.set_some(Field::Image, image);
         record.set_some(Field::Digest, digest);
         record.set_some(Field::Layer, facts.layer);

@@ -101,6 +101,7 @@ fn decided(entry: &Exported) -> Option<Decided> {
         attestors: entry.texts(Field::Attestors).map(str::to_owned).collect(),
         violations: violations(entry),
         audit_only: !enforced && entry.text(Field::Mode) == Some("enforce"),
+        self_test: entry.text(Field::SelfTest) == Some("yes"),
         revision: text(Field::Revision).unwrap_or_default(),
         valid_until: None,
         grounds: grounds(entry),

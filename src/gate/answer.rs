@@ -111,7 +111,8 @@ impl Answers {
         decision: Decision,
         about: About<'_>,
     ) -> Result<Option<String>, Refusal> {
-        let audits = snapshot.config.mode == NodeMode::Audit;
+        // What the self-test made nobody misses, and only a refusal proves that one would be heard.
+        let audits = snapshot.config.mode == NodeMode::Audit && !decision.self_test;
         let admitted = decision.verdict == Verdict::Allow || audits || decision.audit_only;
         let (written, id) = self.record(snapshot, &decision, about, !admitted).await;
         if !admitted {
@@ -146,7 +147,9 @@ impl Answers {
             (Verdict::Deny, true) => &self.counts.denied,
             (Verdict::Inconclusive, true) => &self.counts.inconclusive,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        if !decision.self_test {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         let facts = Facts {
             gate: self.gate,
             mode: snapshot.config.mode,

@@ -10,7 +10,7 @@ use super::{
     process::{self, Process},
     program, run,
 };
-use crate::{containerd::Containerd, image::sanitize, limits};
+use crate::{containerd::Containerd, cri::Cri, image::sanitize, limits};
 
 /// Pause between two looks at containerd.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -55,7 +55,7 @@ impl Before {
             .filter(|plugin| plugin.error.is_none())
             .map(|plugin| format!("{}.{}", plugin.kind, plugin.id))
             .collect();
-        let cri = containerd.cri_answers().await.is_ok();
+        let cri = Cri::of(containerd).version().await.is_ok();
         Ok(Self { process: process.clone(), unit: unit.to_owned(), plugins, cri })
     }
 
@@ -135,7 +135,7 @@ impl Before {
         }
         if self.cri {
             let told = |status: tonic::Status| format!("the kubelet's interface does not answer: {}", status.message());
-            containerd.cri_answers().await.map_err(told)?;
+            Cri::of(containerd).version().await.map_err(told)?;
         }
         Ok(process)
     }

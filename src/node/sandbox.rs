@@ -2,7 +2,6 @@
 //! the daemon starts, whenever the files are read, after each restart of containerd, and when somebody asks for the status.
 
 use std::{
-    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -11,13 +10,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
-use tonic::{Code, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic::Code;
 
 use super::{
     essentials::resolve,
     process::{CONFIG_OPTIONS, argument},
 };
-use crate::{boot::BootList, containerd::Containerd, image::Digest, limits};
+use crate::{boot::BootList, containerd::Containerd, cri::Cri, image::Digest, limits};
 
 /// What is known about the sandbox image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +136,7 @@ async fn state(containerd: &Containerd, boot: &BootList) -> Sandbox {
 /// # Errors
 /// When containerd did not say.
 pub async fn configured(containerd: &Containerd) -> Result<Option<String>, String> {
-    match runtime_info(containerd).await {
+    match Cri::of(containerd).info().await {
         Err(status) if status.code() == Code::Unimplemented => return Ok(None),
         Err(status) => return Err(format!("containerd: {}", status.message())),
         Ok(info) => {
@@ -147,29 +146,6 @@ pub async fn configured(containerd: &Containerd) -> Result<Option<String>, Strin
         }
     }
     of_configuration(&configuration(containerd).await?).map(Some)
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusRequest {
-    #[prost(bool, tag = "1")]
-    verbose: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusResponse {
-    #[prost(map = "string, string", tag = "2")]
-    info: HashMap<String, String>,
-}
-
-/// `RuntimeService.Status` of the Kubernetes runtime interface (CRI v1, `api.proto`).
-async fn runtime_info(containerd: &Containerd) -> Result<HashMap<String, String>, tonic::Status> {
-    let mut client = Grpc::new(containerd.channel());
-    client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-    let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/Status");
-    let codec = tonic_prost::ProstCodec::<StatusRequest, StatusResponse>::default();
-    let mut request = tonic::Request::new(StatusRequest { verbose: true });
-    request.set_timeout(limits::CONTAINERD_CALL);
-    Ok(client.unary(request, path, codec).await?.into_inner().info)
 }
 
 fn of_runtime_config(json: &str) -> Option<String> {
@@ -251,7 +227,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::containerd::fake::{Answer, FakeContainerd};
+    use crate::{
+        containerd::fake::{Answer, FakeContainerd},
+        cri::StatusResponse,
+    };
 
     /// A containerd 1.7 that starts pods with `reg.io/pause:3`, which is on the node if `here`.
     fn containerd(here: bool) -> FakeContainerd {

@@ -153,6 +153,9 @@ codes! {
     MalformedRequest = 410 "malformed-request"
         "containerd asks in a way that pullgate does not know"
         "update pullgate, or look at who asks",
+    SelfTest = 411 "self-test"
+        "pullgate made this image to see its own gates refuse it, and one did"
+        "nothing: it is a proof",
 }
 
 impl fmt::Display for Code {
@@ -220,7 +223,8 @@ impl Code {
             | Self::UntrustedPeer
             | Self::DaemonUnreachable
             | Self::ClockNotSet
-            | Self::MalformedRequest => false,
+            | Self::MalformedRequest
+            | Self::SelfTest => false,
         }
     }
 
@@ -279,6 +283,9 @@ pub struct Decision {
     pub violations: Vec<Violation>,
     /// Whether the rule only audits: the violation is recorded, and the image admitted.
     pub audit_only: bool,
+    /// Whether it is about an image of the self-test: refused in whatever mode, and of no meaning for anything else.
+    #[serde(skip)]
+    pub self_test: bool,
     /// The revision of the policy that decided.
     pub revision: String,
     /// The first instant at which a fact that was used changes.

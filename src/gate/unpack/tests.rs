@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     containerd::fake::{Answer, FakeContainerd},
     evidence::kept::Kept,
+    selftest,
 };
 
 /// A gate in front of `fake`, under a policy that refuses everything.
@@ -72,6 +73,23 @@ fn busy() -> FakeContainerd {
             Answer::Later(pause, Box::new(Answer::Messages(Vec::new())))
         }
     })
+}
+
+#[tokio::test]
+async fn an_image_of_the_self_test_is_refused_in_audit_mode_too_and_counted_in_neither() {
+    let fake = FakeContainerd::start(|_, _| Answer::missing());
+    for mode in ["enforce", "audit"] {
+        let gate = Gate::new(&fake, mode).await;
+        let snapshot = gate.unpack.activation.current().await;
+        let digests = [Digest::of(b"manifest"), Digest::of(b"config")];
+        let listed = gate.unpack.admission.one_time().list(digests, Some(selftest::Gate::Unpack));
+        let decision = gate.unpack.admission.one_time().decision(selftest::Gate::Unpack, &digests[0]).unwrap();
+        let answered = gate.unpack.answers.conclude(&snapshot, decision, About::nothing(Instant::now())).await;
+        assert!(answered.unwrap_err().message().starts_with("DENY PG411"), "{mode}");
+        assert!(listed.was_asked(selftest::Gate::Unpack) && !listed.was_asked(selftest::Gate::Resolve));
+        let counts = gate.unpack.counts();
+        assert_eq!((counts.denied.load(Ordering::Relaxed), counts.audit_only.load(Ordering::Relaxed)), (0, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
