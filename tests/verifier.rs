@@ -1,139 +1,41 @@
-//! The verifier, as containerd starts it, before a daemon that answers in every wrong way.
+//! The program, as containerd and the runtime start it, before a daemon that answers in every wrong way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+#[path = "verifier/hook.rs"]
+mod hook;
+#[path = "verifier/stage.rs"]
+mod stage;
 
 use std::{
     fs,
     io::{Read, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixDatagram, UnixListener, UnixStream},
-    },
-    path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
-    thread::{self, JoinHandle},
+    os::unix::net::{UnixListener, UnixStream},
+    thread,
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket as open};
+use nix::sys::socket::{Backlog, listen};
 use pullgate::audit::Kind;
+use stage::{Seen, Stage, Use, connect_at_once};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const DESCRIPTOR: &[u8] = b"{\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"digest\":\"x\",\"size\":1}\n";
 const NAME: &str = "reg.example.com/prod/app:1";
 
-/// A directory with journald's socket, and pullgate's where a daemon is played.
-struct Stage {
-    folder: tempfile::TempDir,
-    journal: UnixDatagram,
-}
-
-/// What containerd sees.
-#[derive(Debug)]
-struct Seen {
-    code: Option<i32>,
-    line: String,
-    /// What journald took, by field.
-    entry: Option<Vec<(String, String)>>,
-}
-
 impl Stage {
     fn set() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = UnixDatagram::bind(folder.path().join("journal")).unwrap();
-        journal.set_nonblocking(true).unwrap();
-        Self { folder, journal }
-    }
-
-    /// A daemon that does as `with` says, with the one connection that it gets.
-    fn daemon<T: Send + 'static>(&self, with: impl FnOnce(UnixStream) -> T + Send + 'static) -> JoinHandle<T> {
-        let listener = UnixListener::bind(self.folder.path().join("verify.sock")).unwrap();
-        thread::spawn(move || with(listener.accept().unwrap().0))
-    }
-
-    /// A daemon that reads the question and answers like this.
-    fn answering(&self, answer: Vec<u8>) {
-        self.daemon(move |mut stream| {
-            stream.read_to_end(&mut Vec::new()).unwrap();
-            stream.write_all(&answer).unwrap();
-        });
-    }
-
-    fn audit_mode(&self) {
-        fs::write(self.folder.path().join("audit-mode"), []).unwrap();
-    }
-
-    fn start(&self, arguments: &[&str]) -> (Child, ChildStdin) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pullgate-verifier"))
-            .args(arguments)
-            .env("PULLGATE_RUNTIME", self.folder.path())
-            .env("PULLGATE_JOURNAL", self.folder.path().join("journal"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        (child, input)
+        Self::of(Use::Verifier)
     }
 
     /// As containerd does it.
     fn ask(&self) -> Seen {
         self.ask_with(&usual(), DESCRIPTOR)
     }
-
-    fn ask_with(&self, arguments: &[&str], descriptor: &[u8]) -> Seen {
-        let (child, mut input) = self.start(arguments);
-        // The verifier need not read more than it takes.
-        let _ = input.write_all(descriptor);
-        drop(input);
-        self.seen(child)
-    }
-
-    fn seen(&self, child: Child) -> Seen {
-        let output = child.wait_with_output().unwrap();
-        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        let line = String::from_utf8(output.stdout).unwrap();
-        assert!(line.ends_with('\n') && line.lines().count() == 1, "{line:?}");
-        let mut bytes = vec![0; 1 << 16];
-        let entry = self.journal.recv(&mut bytes).ok().map(|length| fields(&bytes[..length]));
-        Seen { code: output.status.code(), line: line.trim_end().to_owned(), entry }
-    }
 }
 
 fn usual() -> Vec<&'static str> {
     vec!["-name", NAME, "-digest", DIGEST, "-stdin-media-type", "application/vnd.oci.descriptor.v1+json"]
-}
-
-/// The fields of an entry in journald's native protocol, each with its length.
-fn fields(mut entry: &[u8]) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
-    while !entry.is_empty() {
-        let end = entry.iter().position(|b| *b == b'\n').unwrap();
-        let name = String::from_utf8(entry[..end].to_vec()).unwrap();
-        let (length, rest) = entry[end + 1..].split_first_chunk().unwrap();
-        let (value, rest) = rest.split_at(u64::from_le_bytes(*length) as usize);
-        fields.push((name, String::from_utf8(value.to_vec()).unwrap()));
-        entry = rest.strip_prefix(b"\n").unwrap();
-    }
-    fields
-}
-
-impl Seen {
-    fn field(&self, name: &str) -> &str {
-        let entry = self.entry.as_ref().unwrap_or_else(|| panic!("nothing in the journal: {self:?}"));
-        let values: Vec<_> = entry.iter().filter(|(found, _)| found == name).collect();
-        assert_eq!(values.len(), 1, "{name}: {entry:?}");
-        &values[0].1
-    }
-
-    /// It was refused for want of an answer, and logged.
-    fn refuses(&self, code: &str) {
-        assert_eq!(self.code, Some(1), "{self:?}");
-        assert!(self.line.contains(code) && self.line.contains(" Fix: "), "{self:?}");
-        assert!(self.line.chars().count() <= 200, "{self:?}");
-        assert_eq!(self.field("MESSAGE"), self.line);
-        assert_eq!(self.field("PULLGATE_CODE"), code);
-        assert_eq!((self.field("PULLGATE_MODE"), self.field("PULLGATE_ENFORCED")), ("enforce", "yes"));
-    }
 }
 
 #[test]
@@ -208,7 +110,7 @@ fn without_a_daemon_nothing_passes_and_the_journal_says_so() {
     assert_eq!((seen.field("PULLGATE_IMAGE"), seen.field("PULLGATE_DIGEST")), (NAME, DIGEST));
 
     // A socket that nobody listens on any more, a file, a directory in its place.
-    let socket = stage.folder.path().join("verify.sock");
+    let socket = stage.socket();
     drop(UnixListener::bind(&socket).unwrap());
     stage.ask().refuses("PG408");
     fs::remove_file(&socket).unwrap();
@@ -292,7 +194,7 @@ fn what_never_ends_is_ended() {
     // The socket's queue is full: connecting blocks.
     all.push(thread::spawn(|| {
         let stage = Stage::set();
-        let socket = stage.folder.path().join("verify.sock");
+        let socket = stage.socket();
         let listener = UnixListener::bind(&socket).unwrap();
         listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let waiting: Vec<_> = std::iter::from_fn(|| connect_at_once(&socket)).collect();
@@ -302,12 +204,6 @@ fn what_never_ends_is_ended() {
     for one in all {
         one.join().unwrap();
     }
-}
-
-/// A connection, unless the queue is full.
-fn connect_at_once(socket: &Path) -> Option<OwnedFd> {
-    let stream = open(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
-    connect(stream.as_raw_fd(), &UnixAddr::new(socket).unwrap()).ok().map(|()| stream)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The resolve gate: containerd has resolved a name and is about to fetch what it stands for.
 //!
-//! containerd starts a verifier, which passes on what it was given (`src/bin/pullgate-verifier.rs`). This gate alone knows
+//! containerd starts a verifier, which passes on what it was given (`src/bin/pullgate-verifier`). This gate alone knows
 //! the name as it was asked for, with the registry's port, and refuses before anything is downloaded.
 
 mod question;
