@@ -224,3 +224,5 @@ pub const LOG_LINE_BYTES: usize = 8 << 10;
 pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 /// Characters of the one-line message that a person sees.
 pub const MESSAGE_CHARS: usize = 200;
+/// Containers of one namespace whose mounts `pullgate doctor` looks at. A node has a hundred.
+pub const DOCTOR_CONTAINERS: usize = 10_000;

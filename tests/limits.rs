@@ -41,6 +41,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("CONTAINER_PARTS", CONTAINERS, "the_parts_of_a_container_are_bounded"),
     ("DECISIONS", "src/decisions.rs", "the_decisions_are_bounded"),
     ("DECISION_DEADLINE", "src/gate/unpack/tests.rs", "a_decision_has_a_deadline"),
+    (
+        "DOCTOR_CONTAINERS",
+        "src/node/doctor/gather/containers.rs",
+        "more_containers_than_are_looked_at_are_not_taken_for_none",
+    ),
     ("DOCUMENT_BYTES", "src/config.rs", "a_document_of_any_size_is_bounded"),
     ("ENTRIES_HELD", "src/cli/audit/tests.rs", "as_many_entries_can_be_asked_for_as_are_held"),
     ("ESSENTIAL_IMAGES", "src/containerd/tests.rs", "the_images_of_containers_are_told_once_each_up_to_the_limit"),

@@ -24,6 +24,7 @@ mod change;
 mod check;
 mod daemon;
 mod disable;
+mod doctor;
 mod enable;
 mod journalctl;
 mod mode;
@@ -59,6 +60,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what the daemon does.
     Status(status::Arguments),
+    /// Look for ways around the gates, and see each gate refuse.
+    Doctor(doctor::DoctorArguments),
     /// Tell the story of one decision: the number at the end of a refusal.
     Why(why::Arguments),
     /// List the decisions of this node, count them, or verify that none is missing.
@@ -100,6 +103,7 @@ pub fn run() -> ExitCode {
         Command::Daemon(arguments) => daemon::run(config, &arguments),
         Command::Check(arguments) => check::run(config, &arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(config, &arguments),
         Command::Why(arguments) => why::run(config, &arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::BootList(arguments) => boot_list::run(config, &arguments),

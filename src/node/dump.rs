@@ -32,7 +32,8 @@ impl Dump {
         text.parse().map(Self).map_err(|error: toml::de::Error| error.message().to_owned())
     }
 
-    fn at(&self, path: &[&str]) -> Option<&Value> {
+    /// The value at `path`.
+    pub(super) fn at(&self, path: &[&str]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(self.0.get(*first)?, |value, key| value.get(key))
     }

@@ -4,6 +4,7 @@ mod candidate;
 pub mod change;
 pub mod connection;
 pub mod disable;
+pub mod doctor;
 pub mod dump;
 pub mod enable;
 pub mod essentials;

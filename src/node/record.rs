@@ -74,7 +74,8 @@ impl Record {
     }
 }
 
-const FILE: &str = "record.json";
+/// Its name in the directory of the state.
+pub(super) const FILE: &str = "record.json";
 
 /// Edits that were made, and the way back from them.
 #[derive(Clone, Debug)]

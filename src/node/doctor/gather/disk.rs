@@ -1,0 +1,171 @@
+//! What lies on the disk.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use toml::Value;
+
+use super::super::{
+    super::{change::Content, dump::Dump, imports, record::Record, verifiers::NAME},
+    BaseSpec, Enabled, Known, Program, VerifierDirectory,
+};
+
+/// Entries of a directory that are looked at.
+const ENTRIES: usize = 1000;
+
+/// The directory of image verifiers that containerd reads; `own` is pullgate's.
+pub(super) fn verifiers(own: &Path, path: &Path) -> Known<VerifierDirectory> {
+    let mut directory = VerifierDirectory { path: path.to_owned(), ..VerifierDirectory::default() };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(directory),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    directory.exists = true;
+    let ours = own.join(NAME).canonicalize().ok();
+    for entry in entries.take(ENTRIES + 1) {
+        let at = entry.map_err(|error| format!("{}: {error}", path.display()))?.path();
+        let meta = fs::metadata(&at);
+        directory.programs.push(Program {
+            name: at.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            ours: ours.is_some() && at.canonicalize().ok() == ours,
+            runs: meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0),
+        });
+    }
+    if directory.programs.len() > ENTRIES {
+        return Err(format!("{}: more than {ENTRIES} entries", path.display()));
+    }
+    directory.programs.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut guarded: Vec<PathBuf> = Vec::new();
+    for place in [path.canonicalize().ok(), ours].into_iter().flatten() {
+        guarded.extend(place.ancestors().map(Path::to_owned));
+    }
+    guarded.sort();
+    guarded.dedup();
+    guarded.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.uid() != 0 || meta.mode() & 0o022 != 0));
+    directory.writable = guarded;
+    Ok(directory)
+}
+
+/// What of it is not any more as `enable` wrote it.
+pub(super) fn enabled(record: &Record) -> Enabled {
+    let is_changed = |path: &Path, after: &Content| match after {
+        Content::Link { .. } => Content::at(path).ok().flatten().as_ref() != Some(after),
+        Content::File { text, .. } => {
+            let now = Content::of_file(path).ok().flatten();
+            now.is_none_or(|now| now.text() != text)
+        }
+    };
+    let changed = record.edits.iter().filter_map(|edit| {
+        let after = edit.after.as_ref()?;
+        is_changed(&edit.path, after).then(|| edit.path.clone())
+    });
+    Enabled { changed: changed.collect() }
+}
+
+/// The base specs that runtime handlers name.
+pub(super) fn base_specs(dump: &Dump) -> BTreeMap<PathBuf, BaseSpec> {
+    let paths = dump.handlers().into_iter().filter_map(|handler| handler.base_spec);
+    paths
+        .map(|path| {
+            let document = imports::text(&path)
+                .map_err(|error| error.to_string())
+                .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
+            (path, BaseSpec { document })
+        })
+        .collect()
+}
+
+/// The directory of the NRI socket, where others than root can connect to it.
+pub(super) fn nri_open(dump: &Dump) -> Option<PathBuf> {
+    let nri = dump.at(&["plugins", "io.containerd.nri.v1.nri"])?;
+    let is = |key: &str| nri.get(key).and_then(Value::as_bool) == Some(true);
+    if is("disable") || is("disable_connections") {
+        return None;
+    }
+    let socket = Path::new(nri.get("socket_path").and_then(Value::as_str)?);
+    let directory = socket.parent()?.canonicalize().ok()?;
+    let (around, meta) = (fs::metadata(&directory).ok()?, fs::metadata(socket).ok()?);
+    let entered = around.mode() & 0o011 != 0 && meta.mode() & 0o022 != 0;
+    (around.uid() != 0 || meta.uid() != 0 || entered).then_some(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_of_verifiers_is_read_in_containerds_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        fs::create_dir_all(at("own")).unwrap();
+        fs::create_dir_all(at("others/folder")).unwrap();
+        for (path, mode) in [("own/pullgate-verifier", 0o755), ("others/z", 0o755), ("others/data", 0o644)] {
+            fs::write(at(path), "").unwrap();
+            fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        symlink(at("own/pullgate-verifier"), at("others/pullgate-verifier")).unwrap();
+        symlink(at("nowhere"), at("others/dangling")).unwrap();
+        let found = verifiers(&at("own"), &at("others")).unwrap();
+        let told: Vec<(&str, bool, bool)> =
+            found.programs.iter().map(|it| (it.name.as_str(), it.ours, it.runs)).collect();
+        assert_eq!(
+            told,
+            [
+                ("dangling", false, false),
+                ("data", false, false),
+                ("folder", false, false),
+                ("pullgate-verifier", true, true),
+                ("z", false, true)
+            ]
+        );
+        assert!(found.exists);
+        let absent = verifiers(&at("own"), &at("absent")).unwrap();
+        assert!(!absent.exists && absent.programs.is_empty());
+        assert!(verifiers(&at("own"), &at("own/pullgate-verifier")).is_err());
+        fs::set_permissions(at("others"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(verifiers(&at("own"), &at("others")).unwrap().writable.contains(&at("others")));
+        for number in 0..=ENTRIES {
+            fs::write(at("others").join(number.to_string()), "").unwrap();
+        }
+        assert!(verifiers(&at("own"), &at("others")).unwrap_err().contains("more than"));
+    }
+
+    #[test]
+    fn a_base_spec_that_cannot_be_read_is_not_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path).display().to_string();
+        fs::write(at("good.json"), "{\"hooks\":{}}").unwrap();
+        fs::write(at("bad.json"), "{").unwrap();
+        let handler = |name: &str| {
+            format!(
+                "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]\nbase_runtime_spec = '{}'\n",
+                at(&format!("{name}.json"))
+            )
+        };
+        let text = format!("{}{}{}", handler("good"), handler("bad"), handler("gone"));
+        let specs = base_specs(&Dump::parse(&text).unwrap());
+        let read = |name: &str| specs[&PathBuf::from(at(name))].document.is_ok();
+        assert_eq!((specs.len(), read("good.json"), read("bad.json"), read("gone.json")), (3, true, false, false));
+    }
+
+    #[test]
+    fn what_enable_wrote_is_compared_with_what_is_there() {
+        use crate::node::change::Edit;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        fs::write(at("same.toml"), "a").unwrap();
+        fs::write(at("other.toml"), "b").unwrap();
+        let edit = |path: &str| Edit { path: at(path), before: None, after: Some(Content::new("a".to_owned())) };
+        let link = Edit { path: at("link"), before: None, after: Some(Content::Link { target: "/x".into() }) };
+        let edits = vec![edit("same.toml"), edit("other.toml"), edit("gone.toml"), link];
+        let changed = enabled(&Record { edits, ..Record::default() }).changed;
+        assert_eq!(changed, [at("other.toml"), at("gone.toml"), at("link")]);
+    }
+}
