@@ -18,7 +18,7 @@ use crate::{
     image::sanitize,
     limits,
     node::{
-        Obstacle,
+        Obstacle, base_spec,
         change::{Content, Edit},
         dump::Dump,
         live::{Before, Progress},
@@ -96,11 +96,7 @@ pub(super) fn note(notes: &[String]) {
 
 /// The difference, in colours on a terminal.
 pub(super) fn show(edits: &[Edit]) {
-    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let paint = |code: &str, text: &str| match colours {
-        true => say!("\x1b[{code}m{text}\x1b[0m"),
-        false => say!("{text}"),
-    };
+    let paint = painter();
     for Edit { path, before, after } in edits {
         let link = |content: &Option<Content>| match content {
             Some(Content::Link { target }) => Some(target.display().to_string()),
@@ -118,19 +114,37 @@ pub(super) fn show(edits: &[Edit]) {
             Some(_) => path.display().to_string(),
             None => "/dev/null".to_owned(),
         };
-        paint("1", &format!("--- {}", name(before)));
-        paint("1", &format!("+++ {}", name(after)));
         let text =
             |content: &Option<Content>| content.as_ref().map_or(String::new(), |content| content.text().to_owned());
-        for line in unified::difference(&text(before), &text(after)) {
-            // Somebody else's file may hold what is not for a terminal.
-            let safe = |line: String| sanitize(&line.replace('\t', "    "), 400);
-            match line {
-                Line::Place(line) => paint("36", &line),
-                Line::Same(line) => say!(" {}", safe(line)),
-                Line::Removed(line) => paint("31", &format!("-{}", safe(line))),
-                Line::Added(line) => paint("32", &format!("+{}", safe(line))),
-            }
+        lines(&name(before), &name(after), &text(before), &text(after), &paint);
+    }
+}
+
+/// What was made of `from`, as a difference to it.
+pub(super) fn show_made(path: &Path, from: &str, source: &str, made: &str) {
+    let pretty = |text: &str| base_spec::pretty(text).unwrap_or_else(|_| text.to_owned());
+    lines(&sanitize(from, 400), &path.display().to_string(), &pretty(source), &pretty(made), &painter());
+}
+
+fn painter() -> impl Fn(&str, &str) {
+    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    move |code, text| match colours {
+        true => say!("\x1b[{code}m{text}\x1b[0m"),
+        false => say!("{text}"),
+    }
+}
+
+fn lines(from: &str, to: &str, before: &str, after: &str, paint: &impl Fn(&str, &str)) {
+    paint("1", &format!("--- {from}"));
+    paint("1", &format!("+++ {to}"));
+    for line in unified::difference(before, after) {
+        // Somebody else's file may hold what is not for a terminal.
+        let safe = |line: String| sanitize(&line.replace('\t', "    "), 400);
+        match line {
+            Line::Place(line) => paint("36", &line),
+            Line::Same(line) => say!(" {}", safe(line)),
+            Line::Removed(line) => paint("31", &format!("-{}", safe(line))),
+            Line::Added(line) => paint("32", &format!("+{}", safe(line))),
         }
     }
 }
@@ -140,9 +154,12 @@ pub(super) fn verify(written: &Written, process: &Process, before: &Dump) -> Res
     let config = process.config.exists().then_some(&process.config);
     let why = match crate::node::enable::dump(&process.program, config) {
         Err(why) => format!("containerd refuses the new configuration: {why}"),
-        Ok(after) => match before.changes(&after) {
-            changes if changes.is_empty() => return Ok(()),
-            changes => format!("more than pullgate's keys changed: {}", changes.join(", ")),
+        Ok(after) => match (before.changes(&after, &written.base_specs()), crate::node::start::dangling(&after)) {
+            (changes, _) if !changes.is_empty() => {
+                format!("more than pullgate's keys changed: {}", changes.join(", "))
+            }
+            (_, Some(why)) => why,
+            (_, None) => return Ok(()),
         },
     };
     Err(back(written, &why))

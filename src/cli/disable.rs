@@ -12,10 +12,11 @@ use crate::{
     node::{
         Obstacle,
         connection::Connection,
-        disable, dump, enable, imports,
+        disable, dump, enable, imports, lines,
         live::{self, Before},
         process::{CONFIG, Process},
         record::{Record, Written},
+        start,
     },
 };
 
@@ -41,6 +42,17 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// Whether the files name pullgate: what a containerd that does not run asks once it is started.
+fn written() -> bool {
+    let files = imports::read(Path::new(CONFIG)).unwrap_or_default();
+    files.iter().any(|file| {
+        let text = &file.text;
+        text.contains(dump::DIFF_PROXY.1)
+            || text.contains(dump::TRANSFER_PROXY.1)
+            || lines::base_specs_of(text).iter().any(|path| start::asks(path))
+    })
+}
+
 async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
     change::root()?;
     let _alone = change::alone(&arguments.state)?;
@@ -50,26 +62,30 @@ async fn disable(socket: &Path, arguments: &Arguments) -> Result<(), Obstacle> {
     let connection = Connection::look(&containerd, &arguments.state).await;
     if arguments.check {
         // Where containerd does not run, its files tell what its next start asks.
-        let written = || {
-            let files = imports::read(Path::new(CONFIG)).unwrap_or_default();
-            files
-                .iter()
-                .any(|file| file.text.contains(dump::DIFF_PROXY.1) || file.text.contains(dump::TRANSFER_PROXY.1))
-        };
         let asks = record.is_some() || connection.as_ref().map_or_else(|_| written(), Connection::is_anywhere);
-        return match asks {
-            false => Ok(()),
-            true => Err(Obstacle::new("containerd asks pullgate about every layer", "Run: pullgate disable --restart")),
+        let starts = match &connection {
+            Ok(connection) => connection.start.is_anywhere(),
+            Err(_) => record.as_ref().is_none_or(|record| record.start),
+        };
+        return match (asks, starts) {
+            (false, _) => Ok(()),
+            (true, false) => {
+                Err(Obstacle::new("containerd asks pullgate about every layer", "Run: pullgate disable --restart"))
+            }
+            (true, true) => Err(Obstacle::new(
+                "containerd asks pullgate about every layer, and before it starts a container",
+                "Run: pullgate disable --restart",
+            )),
         };
     }
     let plan = match &record {
-        Some(record) => disable::plan(record).map_err(told)?,
+        Some(record) => disable::plan(record, &imports::read(&record.config).unwrap_or_default()).map_err(told)?,
         None => match &connection {
             Ok(connection) if !connection.is_anywhere() => {
                 say!("Not connected: containerd does not ask pullgate. Nothing to do.");
                 return Ok(());
             }
-            Ok(connection) if connection.is_configured() => {
+            Ok(connection) if connection.is_configured() || connection.start.is_configured() => {
                 return Err(Obstacle::new(
                     "containerd's configuration has pullgate's lines, and `pullgate enable` did not write them",
                     "Take them out by hand, and restart containerd (/usr/share/doc/pullgate/containerd.md)",

@@ -9,7 +9,7 @@ use crate::{
     node::{
         Obstacle,
         connection::Connection,
-        enable::Found,
+        enable::{Found, Plan},
         live::{self, Before},
         record::{Record, Written},
     },
@@ -19,6 +19,9 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     change: change::Arguments,
+    /// Connect the start gate too: containers of pods then start only if pullgate says so.
+    #[arg(long)]
+    start: bool,
     /// Leave the boot list alone.
     #[arg(long)]
     no_boot_list: bool,
@@ -43,7 +46,7 @@ pub(super) fn run(path: &Path, arguments: &Arguments) -> ExitCode {
 }
 
 async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(), Obstacle> {
-    let Arguments { change: arguments, no_boot_list } = arguments;
+    let Arguments { change: arguments, start, no_boot_list } = arguments;
     let socket = &config.containerd;
     change::root()?;
     let _alone = change::alone(&arguments.state)?;
@@ -52,7 +55,7 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     let unreadable =
         |why: String| Obstacle::new(why, "Take the file away; `disable` then removes only pullgate's lines");
     let record = Record::load(&arguments.state).map_err(unreadable)?;
-    let plan = found.plan(record.as_ref(), &arguments.state)?;
+    let plan = found.plan(record.as_ref(), &arguments.state, *start)?;
     change::note(&plan.notes);
     let boot_list = match no_boot_list {
         true => None,
@@ -60,8 +63,10 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     };
     let told = |why: String| Obstacle::new(why, "Run as root");
     let connection = Connection::look(&containerd, &arguments.state).await.map_err(told)?;
-    if plan.edits.is_empty() && connection.is_live() {
+    let live = connection.is_live() && (!plan.start || connection.start.is_live());
+    if plan.edits.is_empty() && live {
         say!("Already connected: containerd {} asks pullgate. Nothing to do.", found.version);
+        start_gate(&plan);
         if let Some(boot_list) = boot_list.filter(|boot_list| !boot_list.is_empty()) {
             boot_list.show();
             say!("Nothing was written. Next: pullgate boot-list --write");
@@ -69,9 +74,15 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
         return Ok(());
     }
     if arguments.check {
-        return Err(Obstacle::new(format!("not all gates are live: {connection}"), "Run: pullgate enable --restart"));
+        return Err(match connection.is_live() {
+            false => Obstacle::new(format!("not all gates are live: {connection}"), "Run: pullgate enable --restart"),
+            true => Obstacle::new(
+                format!("the start gate is not live: {}", connection.start),
+                "Run: pullgate enable --start --restart",
+            ),
+        });
     }
-    change::show(&plan.edits);
+    show(&plan);
     boot_list.iter().for_each(Proposal::show);
     if !arguments.restart && !arguments.write {
         match plan.edits.is_empty() {
@@ -79,9 +90,11 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
                 say!("The configuration is written, and containerd runs without it. Next: pullgate enable --restart")
             }
             false => say!(
-                "\nNothing was written. Next: pullgate enable --restart (running containers live on; what does not come up is put back)"
+                "\nNothing was written. Next: pullgate enable {}--restart (running containers live on; what does not come up is put back)",
+                if *start { "--start " } else { "" }
             ),
         }
+        start_gate(&plan);
         return Ok(());
     }
     change::daemon()?;
@@ -104,6 +117,7 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     let Some(before) = before else {
         list();
         say!("Written. containerd asks pullgate once you have restarted it; then look at: pullgate status");
+        start_gate(&plan);
         return Ok(());
     };
     let watch = Duration::from_secs(arguments.watch);
@@ -115,8 +129,28 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
         found.version,
         arguments.watch
     );
+    start_gate(&plan);
     if config.mode == NodeMode::Audit {
         say!("This node is in audit mode: nothing is refused. Next: pullgate mode enforce");
     }
     Ok(())
+}
+
+/// The difference; of a base spec that is new, the one to what it is made from.
+fn show(plan: &Plan) {
+    for edit in &plan.edits {
+        let source = plan.sources.iter().find(|(path, ..)| *path == edit.path && edit.before.is_none());
+        match (source, &edit.after) {
+            (Some((path, from, text)), Some(made)) => change::show_made(path, from, text, made.text()),
+            _ => change::show(std::slice::from_ref(edit)),
+        }
+    }
+}
+
+fn start_gate(plan: &Plan) {
+    if !plan.start {
+        say!(
+            "The start gate is not connected: containers of images already here start unasked. See: pullgate enable --start"
+        );
+    }
 }

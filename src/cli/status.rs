@@ -14,7 +14,7 @@ use super::{Output, complain, digests};
 use crate::{
     image::sanitize,
     node::{
-        connection::{self, Connection},
+        connection::{self, Connection, Gate},
         sandbox::Sandbox,
     },
     status::{Answers, Status},
@@ -81,8 +81,11 @@ fn report(socket: &Path) -> std::io::Result<String> {
 /// The daemon's report, and how containerd is connected, which only root can see.
 fn print_json(status: &Status, connection: &Result<Connection, String>) {
     let gates = connection.as_ref().map(|connection| {
-        let gates = connection.gates().map(|(name, gate)| (name.to_owned(), gate.to_string().into()));
-        gates.collect::<serde_json::Map<_, _>>()
+        let told = |(name, gate): (&str, &Gate)| (name.to_owned(), json!(gate.to_string()));
+        let mut gates: serde_json::Map<_, _> = connection.gates().map(told).collect();
+        let handlers = connection.start.0.iter().map(|(name, gate)| told((name.as_str(), gate)));
+        gates.insert("start".to_owned(), handlers.collect());
+        gates
     });
     let mut report = json!(status);
     report["gates"] = json!(gates);
@@ -140,6 +143,9 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
             Err(why) => format!("not known: {why}"),
         },
     );
+    if let Ok(connection) = connection {
+        row("start", connection.start.to_string());
+    }
     let gate = |answers: &Answers| {
         let Answers { allowed, denied, inconclusive, audit_only, .. } = answers;
         format!("{allowed} allowed, {denied} denied, {inconclusive} could not tell, {audit_only} admitted by audit")

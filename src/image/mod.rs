@@ -12,3 +12,4 @@ pub use digest::{BadDigest, Digest, chain_ids};
 pub use manifest::{Child, Config, Descriptor, Document, Index, Malformed, Manifest, media_type};
 pub use platform::{NodePlatform, Platform};
 pub use reference::{BadReference, Host, Reference, Repository, sanitize};
+pub(crate) use scan::Object;

@@ -12,11 +12,11 @@ use serde::{
 use serde_json::value::RawValue;
 
 /// The members of an object, each still as text. No key occurs twice.
-pub(super) struct Object<'a>(BTreeMap<String, &'a RawValue>);
+pub(crate) struct Object<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Object<'a> {
     /// Reads `bytes` as one object whose members include `known` ones.
-    pub(super) fn read(bytes: &'a [u8], known: &[&str]) -> Result<Self, String> {
+    pub(crate) fn read(bytes: &'a [u8], known: &[&str]) -> Result<Self, String> {
         let object: Self = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         object.check_spelling(known)?;
         Ok(object)
@@ -31,24 +31,29 @@ impl<'a> Object<'a> {
         Ok(())
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|value| value.get() != "null")
     }
 
+    /// Every member, as text.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.get()))
+    }
+
     /// The member `key` as a `T`; `null` is absence, as it is for containerd.
-    pub(super) fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, String> {
+    pub(crate) fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, String> {
         match self.0.get(key) {
             None => Ok(None),
             Some(value) => serde_json::from_str(value.get()).map_err(|e| format!("{key}: {e}")),
         }
     }
 
-    pub(super) fn required<T: DeserializeOwned>(&self, key: &str) -> Result<T, String> {
+    pub(crate) fn required<T: DeserializeOwned>(&self, key: &str) -> Result<T, String> {
         self.optional(key)?.ok_or_else(|| format!("{key} is missing"))
     }
 
     /// The member `key` as an object with `known` members.
-    pub(super) fn object(&self, key: &str, known: &[&str]) -> Result<Option<Object<'a>>, String> {
+    pub(crate) fn object(&self, key: &str, known: &[&str]) -> Result<Option<Object<'a>>, String> {
         match self.0.get(key) {
             Some(value) if value.get() != "null" => {
                 Object::read(value.get().as_bytes(), known).map(Some).map_err(|e| format!("{key}: {e}"))

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Obstacle,
     change::{Content, Edit},
-    dump::Dump,
+    dump::{Dump, StandFor},
     enable::{Found, dump},
     imports::{Read, fits},
     lines::{self, Part},
@@ -68,6 +68,9 @@ impl Found {
             let target = |part| self.files.iter().rposition(|file| lines::has_section(&file.text, part)).unwrap_or(0);
             for (index, file) in self.files.iter().enumerate() {
                 let mut parts = vec![Part::Differs, Part::Unpack];
+                if !wanted.handlers.is_empty() {
+                    parts.push(Part::Handlers);
+                }
                 parts.retain(|part| target(*part) == index);
                 if index == 0 {
                     parts.push(Part::Proxies);
@@ -123,7 +126,7 @@ impl Found {
     /// Where there is no file at all.
     fn whole(&self, editing: Editing, wanted: &Wanted) -> Result<Candidate, Obstacle> {
         let text = match editing {
-            Editing::InPlace => lines::put("version = 2\n", wanted, &[Part::Proxies, Part::Differs, Part::Unpack]),
+            Editing::InPlace => lines::put("version = 2\n", wanted, &Part::ALL),
             Editing::DropIn => lines::drop_in(wanted, 3),
         };
         let text = text.map_err(|why| Obstacle::new(why, "Nothing was written"))?;
@@ -151,7 +154,13 @@ impl Found {
     }
 
     /// Lets containerd read the candidate from files of its own, and compares.
-    pub(super) fn prove(&self, candidate: &Candidate, wanted: &Wanted, state: &Path) -> Result<(), Obstacle> {
+    pub(super) fn prove(
+        &self,
+        candidate: &Candidate,
+        wanted: &Wanted,
+        base_specs: &StandFor,
+        state: &Path,
+    ) -> Result<(), Obstacle> {
         let trial = state.join("candidate");
         let failed = |error: std::io::Error| {
             Obstacle::new(format!("{}: {error}", trial.display()), "Run as root, and see that the disk has room")
@@ -164,7 +173,7 @@ impl Found {
         let after = result.map_err(|why| {
             Obstacle::new(format!("containerd refuses the new configuration: {why}"), "Nothing was written")
         })?;
-        let changes = self.dump.changes(&after);
+        let changes = self.dump.changes(&after, base_specs);
         if !changes.is_empty() {
             let what = format!("more than pullgate's keys would change: {}", changes.join(", "));
             return Err(Obstacle::new(
@@ -175,8 +184,9 @@ impl Found {
         let missing = wanted.missing(&after);
         if !missing.is_empty() {
             let ours = |path: &PathBuf| candidate.edits.iter().any(|edit| edit.path == *path);
-            let sets =
-                |file: &&Read| [Part::Differs, Part::Unpack].iter().any(|part| lines::has_section(&file.text, *part));
+            let sets = |file: &&Read| {
+                [Part::Differs, Part::Unpack, Part::Handlers].iter().any(|part| lines::has_section(&file.text, *part))
+            };
             let others = self.files.iter().filter(sets).filter(|file| !ours(&file.path));
             let others: Vec<String> = others.map(|file| file.path.display().to_string()).collect();
             let missing = missing.join(", ");

@@ -10,7 +10,9 @@ use super::{
     enable, imports,
     process::{self, Process},
     record::Record,
-    run, verifiers,
+    run,
+    start::Start,
+    verifiers,
     version::Version,
 };
 use crate::{
@@ -31,6 +33,8 @@ pub enum Gate {
     NotConnected,
     /// It is not configured any more, and containerd asks it until it is restarted.
     StillAsked,
+    /// There is no way to make it ask, for this reason.
+    Open(String),
 }
 
 /// The gates of a node.
@@ -42,6 +46,8 @@ pub struct Connection {
     pub transfer: Gate,
     /// The image verifier; none where this containerd has no such thing.
     pub resolve: Option<Gate>,
+    /// What each runtime handler of the kubelet asks before a container starts.
+    pub start: Start,
 }
 
 impl Connection {
@@ -57,11 +63,15 @@ impl Connection {
         let dump = enable::dump(&process.program, (!files.is_empty()).then_some(&process.config))?;
         let loaded = containerd.loaded().await.map_err(|status| status.message().to_owned())?;
         let record = Record::load(state)?;
+        let texts: Vec<&str> = files.iter().map(|file| file.text.as_str()).collect();
+        let start = Start::look(containerd, &process, (version, &dump, &loaded, &texts), record.as_ref()).await;
         let paths: Vec<PathBuf> = files.iter().flat_map(imports::Read::places).collect();
         let seen = record.as_ref().is_some_and(|record| record.live == Some((process.pid, process.ticks)));
         let read_before =
             !seen && paths.iter().any(|path| process::changed(path).is_none_or(|changed| changed > process.started));
-        Ok(Self::judge(&dump, &loaded, version, record.is_some(), read_before, Path::new(verifiers::DIRECTORY)))
+        let judged =
+            Self::judge(&dump, &loaded, version, record.is_some(), read_before, Path::new(verifiers::DIRECTORY));
+        Ok(Self { start, ..judged })
     }
 
     /// `written`: `enable` wrote the configuration; `stale`: containerd was started before it was last changed.
@@ -107,31 +117,31 @@ impl Connection {
                 (false, ..) => Gate::NotConnected,
             }
         });
-        Self { diff, transfer, resolve }
+        Self { diff, transfer, resolve, start: Start::default() }
     }
 
-    /// Whether every gate that this containerd has is asked.
+    /// Whether every gate in front of a pull that this containerd has is asked.
     pub fn is_live(&self) -> bool {
         self.gates().all(|(_, gate)| *gate == Gate::Live)
     }
 
     /// Whether containerd asks any gate, or will once it is restarted.
     pub fn is_anywhere(&self) -> bool {
-        [&self.diff, &self.transfer].into_iter().any(|gate| *gate != Gate::NotConnected)
+        [&self.diff, &self.transfer].into_iter().any(|gate| *gate != Gate::NotConnected) || self.start.is_anywhere()
     }
 
     /// Whether something undid what `enable` wrote.
     pub fn has_drifted(&self) -> bool {
-        self.gates().any(|(_, gate)| matches!(gate, Gate::Drifted(_)))
+        self.gates().any(|(_, gate)| matches!(gate, Gate::Drifted(_))) || self.start.has_drifted()
     }
 
-    /// Each gate that this containerd has, by name.
+    /// Each gate in front of a pull that this containerd has, by name.
     pub fn gates(&self) -> impl Iterator<Item = (&'static str, &Gate)> {
         let resolve = self.resolve.as_ref().map(|gate| ("resolve", gate));
         [("unpack", &self.diff), ("transfer", &self.transfer)].into_iter().chain(resolve)
     }
 
-    /// Whether a gate is in containerd's configuration.
+    /// Whether a gate in front of a pull is in containerd's configuration.
     pub fn is_configured(&self) -> bool {
         [&self.diff, &self.transfer].into_iter().any(|gate| !matches!(gate, Gate::NotConnected | Gate::StillAsked))
     }
@@ -187,6 +197,7 @@ impl fmt::Display for Gate {
             Self::Drifted(why) => write!(f, "DRIFTED: {why}"),
             Self::NotConnected => f.write_str("NOT CONNECTED"),
             Self::StillAsked => f.write_str("taken out, still asked"),
+            Self::Open(why) => write!(f, "open ({why})"),
         }
     }
 }

@@ -2,18 +2,35 @@
 //! wrote since.
 
 use super::{
+    base_spec,
     change::{Content, Edit},
     enable::Plan,
-    lines,
+    imports::Read,
+    lines::{self, Since},
     record::Record,
+    start::plan::stand_for,
 };
 
-/// What to write so that nothing of `record` is left.
+/// What to write so that nothing of `record` is left, in containerd's `files` either: a base spec goes once nothing names
+/// it any more, for with one that is not there containerd serves no pods.
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub fn plan(record: &Record) -> Result<Plan, String> {
+pub fn plan(record: &Record, files: &[Read]) -> Result<Plan, String> {
     let mut plan = Plan::default();
+    let base_specs = stand_for(record.base_specs.iter());
+    // Others copy the sections of handlers.
+    for file in files.iter().filter(|file| record.edits.iter().all(|edit| edit.path != file.path)) {
+        let text = lines::without_base_specs(&file.text, &base_specs);
+        let text = text.map_err(|why| format!("{}: {why}", file.path.display()))?;
+        if text != file.text
+            && let Some(now) = Content::of_file(&file.path)?
+        {
+            plan.notes.push(format!("{} names pullgate's base spec: that line is taken out", file.path.display()));
+            let after = Some(now.with_text(text));
+            plan.edits.push(Edit { path: file.path.clone(), before: Some(now), after });
+        }
+    }
     for edit in record.edits.iter().rev() {
         let was_link = matches!(edit.after, Some(Content::Link { .. }));
         let now = if was_link { Content::at(&edit.path)? } else { Content::of_file(&edit.path)? };
@@ -23,12 +40,18 @@ pub fn plan(record: &Record) -> Result<Plan, String> {
         } else if was_link {
             plan.notes.push(format!("{} is not pullgate's any more, and stays", edit.path.display()));
             continue;
+        } else if base_spec::is_ours(&edit.path) {
+            plan.notes
+                .push(format!("{} was edited since `pullgate enable`, and goes all the same", edit.path.display()));
+            edit.before.clone()
         } else if edit.after.as_ref().is_some_and(|after| after.text() == now.text()) {
             // Others gave it another owner or other permissions: those stay.
             edit.before.as_ref().map(|before| now.with_text(before.text().to_owned()))
         } else {
             let original = edit.before.as_ref().map(Content::text);
-            let left = lines::take_out(now.text(), original, record.import.as_deref())
+            let written = edit.after.as_ref().map(Content::text);
+            let since = Since { original, written, pattern: record.import.as_deref() };
+            let left = lines::take_out(now.text(), since, &base_specs)
                 .map_err(|why| format!("{}: {why}", edit.path.display()))?;
             plan.notes.push(format!(
                 "{} was changed since `pullgate enable`: only pullgate's lines are taken out",
@@ -66,7 +89,7 @@ mod tests {
     }
 
     fn disable(record: &Record) -> Vec<String> {
-        let plan = plan(record).unwrap();
+        let plan = plan(record, &[]).unwrap();
         change::make(&plan.edits).unwrap();
         plan.notes
     }
@@ -79,12 +102,12 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.path().join("config.toml")).unwrap(), MAIN);
         assert!(!folder.path().join("conf.d/99-pullgate.toml").exists());
         assert!(
-            plan(&record)
+            plan(&record, &[])
                 .unwrap()
                 .edits
                 .iter()
                 .all(|edit| edit.path.ends_with("config.toml") && edit.after == edit.before)
-                || plan(&record).unwrap().edits.is_empty()
+                || plan(&record, &[]).unwrap().edits.is_empty()
         );
     }
 
@@ -102,7 +125,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&main).unwrap(), expected);
         assert_eq!(fs::read_to_string(&drop_in).unwrap(), "version = 2\n[timeouts]\n  x = \"1s\"\n");
         // Once more there is nothing to do.
-        assert!(plan(&record).unwrap().edits.is_empty());
+        assert!(plan(&record, &[]).unwrap().edits.is_empty());
     }
 
     #[test]
@@ -121,7 +144,7 @@ mod tests {
         let record = enabled(folder.path());
         let main = folder.path().join("config.toml");
         fs::write(&main, "version = \n").unwrap();
-        assert!(plan(&record).unwrap_err().contains("config.toml: line 1"));
+        assert!(plan(&record, &[]).unwrap_err().contains("config.toml: line 1"));
         assert_eq!(fs::read_to_string(&main).unwrap(), "version = \n");
     }
 }

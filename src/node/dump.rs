@@ -2,9 +2,11 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
+
+use super::runtimes::{BASE_SPEC, CRI_1, CRI_2};
 
 /// The diff service.
 pub const DIFF: &str = "io.containerd.service.v1.diff-service";
@@ -18,6 +20,9 @@ pub const VERIFIERS_DIRECTORY: &str = "/usr/libexec/pullgate/verifiers";
 pub const DIFF_PROXY: (&str, &str) = ("pullgate", "/run/pullgate/diff.sock");
 /// The proxy that the transfer service asks, and its socket.
 pub const TRANSFER_PROXY: (&str, &str) = ("pullgate-transfer", "/run/pullgate/transfer.sock");
+
+/// For each base spec of pullgate's, the administrator's that it was made from; none where it is containerd's default.
+pub type StandFor = BTreeMap<PathBuf, Option<PathBuf>>;
 
 /// The configuration of all files together.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,16 +133,33 @@ impl Dump {
     }
 
     /// The keys, other than pullgate's own, whose value is another in `after`. containerd lists its files under
-    /// `imports`.
-    pub fn changes(&self, after: &Self) -> Vec<String> {
-        let (before, after) = (self.without_ours(), after.without_ours());
+    /// `imports`; a base spec of pullgate's counts as what it stands for.
+    pub fn changes(&self, after: &Self, base_specs: &StandFor) -> Vec<String> {
+        let (before, after) = (self.without_ours(base_specs), after.without_ours(base_specs));
         let mut changed = Vec::new();
         differing(&before, &after, "", &mut changed);
         changed
     }
 
-    fn without_ours(&self) -> Table {
+    fn without_ours(&self, base_specs: &StandFor) -> Table {
         let mut table = self.0.clone();
+        for plugin in [CRI_1, CRI_2] {
+            let mut below = table.get_mut("plugins").and_then(|plugins| plugins.get_mut(plugin)?.get_mut("containerd"));
+            if let Some(runtimes) = below.as_mut().and_then(|below| below.get_mut("runtimes")?.as_table_mut()) {
+                // What is left of a handler that is no more.
+                let left = |keys: &Table| keys.get("runtime_type").and_then(Value::as_str).is_none_or(str::is_empty);
+                runtimes.retain(|_, keys| keys.as_table().is_none_or(|keys| !left(keys) || !is_ours(keys, base_specs)));
+                runtimes
+                    .iter_mut()
+                    .filter_map(|(_, keys)| keys.as_table_mut())
+                    .for_each(|keys| stand(keys, base_specs));
+            }
+            for key in ["default_runtime", "untrusted_workload_runtime"] {
+                if let Some(keys) = below.as_mut().and_then(|below| below.get_mut(key)?.as_table_mut()) {
+                    stand(keys, base_specs);
+                }
+            }
+        }
         table.remove("imports");
         if let Some(Value::Table(proxies)) = table.get_mut("proxy_plugins") {
             proxies.remove(DIFF_PROXY.0);
@@ -156,6 +178,21 @@ impl Dump {
             }
         }
         table
+    }
+}
+
+fn base_spec(keys: &Table) -> Option<PathBuf> {
+    keys.get(BASE_SPEC).and_then(Value::as_str).map(PathBuf::from)
+}
+
+fn is_ours(keys: &Table, base_specs: &StandFor) -> bool {
+    base_spec(keys).is_some_and(|path| base_specs.contains_key(&path))
+}
+
+fn stand(keys: &mut Table, base_specs: &StandFor) {
+    if let Some(own) = base_spec(keys).and_then(|path| base_specs.get(&path)) {
+        let own = own.as_ref().map_or(String::new(), |own| own.display().to_string());
+        keys.insert(BASE_SPEC.to_owned(), Value::String(own));
     }
 }
 
@@ -222,16 +259,39 @@ imports = []
             + "[proxy_plugins.pullgate]\ntype = 'diff'\naddress = '/run/pullgate/diff.sock'\n\
                [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nsnapshotter = 'overlayfs'\n";
         let ours = ours.replace("'/opt/containerd/image-verifier/bin'", "'/usr/libexec/x'");
-        assert_eq!(dump(BEFORE).changes(&dump(&ours)), Vec::<String>::new());
+        assert_eq!(dump(BEFORE).changes(&dump(&ours), &StandFor::new()), Vec::<String>::new());
         assert!(dump(&ours).has_proxy(DIFF_PROXY) && !dump(&ours).has_proxy(TRANSFER_PROXY));
 
         let lost = ours.replace("SystemdCgroup = true", "SystemdCgroup = false").replace("version = 3", "version = 2");
         assert_eq!(
-            dump(BEFORE).changes(&dump(&lost)),
+            dump(BEFORE).changes(&dump(&lost), &StandFor::new()),
             ["plugins.io.containerd.cri.v1.runtime.containerd.runtimes.runc.options.SystemdCgroup", "version"]
         );
         let theirs = ours + "[proxy_plugins.nydus]\ntype = 'snapshot'\n";
-        assert_eq!(dump(BEFORE).changes(&dump(&theirs)), ["proxy_plugins"]);
+        assert_eq!(dump(BEFORE).changes(&dump(&theirs), &StandFor::new()), ["proxy_plugins"]);
+    }
+
+    #[test]
+    fn a_base_spec_of_ours_counts_as_what_it_stands_for() {
+        let (ours, beside) = ("/etc/pullgate/base-spec.json", "/etc/pullgate/base-spec-kata.json");
+        let before = BEFORE
+            .replace("  snapshotter = ''", "  runtime_type = 'x'\n  base_runtime_spec = ''")
+            .replace("'devmapper'", "'devmapper'\n  runtime_type = 'y'\n  base_runtime_spec = '/etc/own.json'");
+        let after = before
+            .replace("base_runtime_spec = ''", &format!("base_runtime_spec = '{ours}'"))
+            .replace("/etc/own.json", beside);
+        let stand_for =
+            StandFor::from([(PathBuf::from(ours), None), (PathBuf::from(beside), Some("/etc/own.json".into()))]);
+        let changes = |after: &str, stand_for: &StandFor| dump(&before).changes(&dump(after), stand_for);
+        assert_eq!(changes(&after, &stand_for), Vec::<String>::new());
+        assert_eq!(dump(&after).changes(&dump(&before), &stand_for), Vec::<String>::new());
+        assert_eq!(changes(&after, &StandFor::new()).len(), 2);
+        // The one of another handler, and one that is nobody's.
+        assert_eq!(changes(&after.replace(beside, ours), &stand_for).len(), 1);
+        assert_eq!(changes(&after.replace(ours, "/etc/pullgate/base-spec-x.json"), &stand_for).len(), 1);
+        let gone = "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.gone]\nruntime_type = ''\n";
+        assert_eq!(changes(&format!("{after}{gone}base_runtime_spec = '{ours}'\n"), &stand_for), Vec::<String>::new());
+        assert_eq!(changes(&format!("{after}{gone}base_runtime_spec = ''\n"), &stand_for).len(), 1);
     }
 
     #[test]

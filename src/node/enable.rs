@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Obstacle,
+    Obstacle, base_spec,
     change::{Content, Edit},
     dump::Dump,
     imports::{self, Read},
-    lines,
+    lines::{self, Since},
     process::Process,
-    record::Record,
-    run, vendor,
+    record::{Made, Record},
+    run,
+    start::{self, plan::stand_for},
+    vendor,
     verifiers::{self, Place},
     version::Version,
     wanted::{Running, Wanted},
@@ -43,6 +45,12 @@ pub struct Plan {
     pub import: Option<String>,
     /// What an administrator should know.
     pub notes: Vec<String>,
+    /// Whether the start gate is connected by it, or stays so.
+    pub start: bool,
+    /// What the base specs are made from.
+    pub base_specs: Vec<Made>,
+    /// The path of each base spec, where it is from, and what is there.
+    pub sources: Vec<(PathBuf, String, String)>,
 }
 
 impl Found {
@@ -100,12 +108,14 @@ impl Found {
         Running { snapshotters: of("io.containerd.snapshotter.v1"), differs: of("io.containerd.differ.v1") }
     }
 
-    /// What has to be written so that every gate is asked; `state` is for files that nobody reads yet.
+    /// What has to be written so that every gate is asked, the start gate if `start` or if it is connected already; `state`
+    /// is for files that nobody reads yet.
     ///
     /// # Errors
     /// Where it cannot be done without changing anything else.
-    pub fn plan(&self, record: Option<&Record>, state: &Path) -> Result<Plan, Obstacle> {
-        let mut plan = Plan { notes: self.notes.clone(), ..Plan::default() };
+    pub fn plan(&self, record: Option<&Record>, state: &Path, start: bool) -> Result<Plan, Obstacle> {
+        let start = start || record.is_some_and(|record| record.start);
+        let mut plan = Plan { notes: self.notes.clone(), start, ..Plan::default() };
         let own = Path::new(verifiers::DIRECTORY);
         let mut verifiers = None;
         if self.version < Version::VERIFIERS {
@@ -135,8 +145,21 @@ impl Found {
                 plan.notes.push(format!("the kubelet's pulls are refused when they are unpacked, not before: {why}"));
             }
         }
-        let wanted = Wanted::over(&self.dump, self.version, &self.running(), verifiers)
+        let mut wanted = Wanted::over(&self.dump, self.version, &self.running(), verifiers)
             .map_err(|why| Obstacle::new(why, "Nothing was written"))?;
+        let mut stand_for = stand_for(record.into_iter().flat_map(|record| &record.base_specs));
+        if start && !self.serves_pods() {
+            plan.notes.push("start gate: containerd serves no pods here: there is no container to refuse".to_owned());
+        } else if start {
+            let base_specs = self.base_specs(record)?;
+            stand_for.extend(start::plan::stand_for(base_specs.made.iter()));
+            plan.notes.extend(base_specs.notes);
+            // They are there before anything names them.
+            plan.edits.extend(base_specs.edits);
+            plan.base_specs = base_specs.made;
+            plan.sources = base_specs.sources;
+            wanted.handlers = base_specs.handlers;
+        }
         if wanted.missing(&self.dump).is_empty() {
             return Ok(plan);
         }
@@ -144,7 +167,7 @@ impl Found {
         let mut refused =
             Obstacle::new("containerd's files leave no place for pullgate's lines", "Nothing was written");
         for candidate in self.candidates(editing, &wanted, record)? {
-            match self.prove(&candidate, &wanted, state) {
+            match self.prove(&candidate, &wanted, &stand_for, state) {
                 Ok(()) => {
                     plan.import = candidate.import;
                     plan.edits.extend(candidate.edits.into_iter().filter(|edit| edit.before != edit.after));
@@ -164,21 +187,33 @@ impl Plan {
         record.pullgate = env!("CARGO_PKG_VERSION").to_owned();
         record.config.clone_from(&found.process.config);
         record.live = None;
+        record.start = self.start;
+        for made in &self.base_specs {
+            record.base_specs.retain(|old| old.path != made.path);
+            record.base_specs.push(made.clone());
+        }
         if self.import.is_some() {
             record.import.clone_from(&self.import);
         }
+        let base_specs = stand_for(record.base_specs.iter());
         for edit in &self.edits {
             match record.edits.iter_mut().find(|old| old.path == edit.path) {
                 Some(old) if old.after == edit.before => old.after.clone_from(&edit.after),
                 Some(old) => {
                     // Somebody else wrote in between: the way back leads to what they wrote, without our lines.
                     let original = old.before.as_ref().map(Content::text);
+                    let written = old.after.as_ref().map(Content::text);
+                    let since = Since { original, written, pattern: record.import.as_deref() };
                     let theirs = edit.before.as_ref().and_then(|now| {
-                        let text = lines::take_out(now.text(), original, record.import.as_deref()).ok()??;
+                        let text = lines::take_out(now.text(), since, &base_specs).ok()??;
                         Some(now.with_text(text))
                     });
-                    *old = Edit { before: theirs, ..edit.clone() };
+                    // A base spec is nobody else's.
+                    let before = if base_spec::is_ours(&edit.path) { old.before.clone() } else { theirs };
+                    *old = Edit { before, ..edit.clone() };
                 }
+                // The way back is the other way round: nothing names a base spec any more when it goes.
+                None if base_spec::is_ours(&edit.path) => record.edits.insert(0, edit.clone()),
                 None => record.edits.push(edit.clone()),
             }
         }

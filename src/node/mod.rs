@@ -1,5 +1,6 @@
 //! The node that pullgate runs on: containerd's configuration, the gates in it, and what the node cannot do without.
 
+pub mod base_spec;
 mod candidate;
 pub mod change;
 pub mod connection;
@@ -15,7 +16,9 @@ pub mod mode;
 pub mod process;
 mod program;
 pub mod record;
+pub mod runtimes;
 pub mod sandbox;
+pub mod start;
 pub mod static_pods;
 pub mod unified;
 pub mod vendor;

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     change::{Edit, make, told, undo},
+    dump::StandFor,
     process::Process,
+    start::plan::stand_for,
 };
-use crate::files;
+use crate::{files, image::Digest};
 
 /// What `enable` did, kept for `disable`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,24 @@ pub struct Record {
     pub directories: Vec<PathBuf>,
     /// The process and its start that were seen with the gates in force.
     pub live: Option<(i32, u64)>,
+    /// Whether the start gate is connected too.
+    #[serde(default)]
+    pub start: bool,
+    /// What the base specs were made from.
+    #[serde(default)]
+    pub base_specs: Vec<Made>,
+}
+
+/// What a base spec of pullgate's was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Made {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The administrator's base spec; none where it was containerd's own default.
+    pub own: Option<PathBuf>,
+    /// The hash of that.
+    pub of: Digest,
 }
 
 impl Record {
@@ -122,6 +142,11 @@ impl Written {
         Ok(written)
     }
 
+    /// What pullgate's base specs stand for, before and after.
+    pub fn base_specs(&self) -> StandFor {
+        stand_for([&self.before, &self.after].into_iter().flatten().flat_map(|record| &record.base_specs))
+    }
+
     /// Puts everything back.
     ///
     /// # Errors
@@ -166,6 +191,8 @@ mod tests {
             config: "/etc/containerd/config.toml".into(),
             edits: vec![Edit { path: "/x".into(), before: None, after: Some(Content::Link { target: "/y".into() }) }],
             live: Some((7, 8)),
+            start: true,
+            base_specs: vec![Made { path: "/b".into(), own: Some("/c".into()), of: Digest::of(b"x") }],
             ..Record::default()
         };
         record.save(&state).unwrap();

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::{
     dump::{DIFF_PROXY, Dump, TRANSFER_PROXY},
+    runtimes::Handler,
     version::Version,
 };
 
@@ -27,6 +28,8 @@ pub struct Wanted {
     pub unpack: Vec<Table>,
     /// `bin_dir` of the image verifiers, where it has to be set.
     pub verifiers: Option<PathBuf>,
+    /// The handlers whose base spec is to be another, with the one that is wanted.
+    pub handlers: Vec<Handler>,
 }
 
 /// The plugins that run in containerd now.
@@ -76,7 +79,7 @@ impl Wanted {
             entry.insert("differ".to_owned(), Value::String(TRANSFER_PROXY.0.to_owned()));
         }
         differs.insert(0, DIFF_PROXY.0.to_owned());
-        Ok(Self { differs, unpack, verifiers })
+        Ok(Self { differs, unpack, verifiers, handlers: Vec::new() })
     }
 
     /// The list that containerd uses where none is set, and does not print.
@@ -109,6 +112,13 @@ impl Wanted {
         }
         if self.verifiers.is_some() && self.verifiers != dump.verifiers().map(|(directory, _)| directory) {
             missing.push("bin_dir of the image verifiers".to_owned());
+        }
+        let there = dump.runtime_handlers();
+        for wanted in &self.handlers {
+            let same = |handler: &&Handler| (&handler.name, &handler.section) == (&wanted.name, &wanted.section);
+            if there.iter().find(same).is_none_or(|handler| handler.base_spec != wanted.base_spec) {
+                missing.push(format!("base_runtime_spec of {}", wanted.name));
+            }
         }
         missing
     }

@@ -7,6 +7,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value
 
 use super::{
     dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS},
+    runtimes::CRI_1,
     wanted::Wanted,
 };
 
@@ -19,6 +20,13 @@ pub enum Part {
     Differs,
     /// `unpack_config` of the transfer service.
     Unpack,
+    /// The base specs of CRI's runtime handlers.
+    Handlers,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Proxies, Self::Differs, Self::Unpack, Self::Handlers];
 }
 
 /// Whether `text` has a section of its own for `part`: up to containerd 1.7 the last file that has one wins.
@@ -28,6 +36,7 @@ pub fn has_section(text: &str, part: Part) -> bool {
         Part::Proxies => false,
         Part::Differs => section(&document, DIFF).is_some(),
         Part::Unpack => section(&document, TRANSFER).is_some(),
+        Part::Handlers => section(&document, CRI_1).is_some(),
     }
 }
 
@@ -54,6 +63,11 @@ pub fn put(text: &str, wanted: &Wanted, parts: &[Part]) -> Result<String, String
                 if !there {
                     // Its heading would say nothing.
                     implicit(&mut document, TRANSFER);
+                }
+            }
+            Part::Handlers => {
+                for handler in &wanted.handlers {
+                    handlers::put(&mut document, handler, true)?;
                 }
             }
         }
@@ -138,7 +152,17 @@ pub fn drop_in(wanted: &Wanted, version: i64) -> Result<String, String> {
         let directory = Value::from(directory.display().to_string());
         head += &format!("\n[plugins.\"{VERIFIERS}\"]\nbin_dir ={directory}\n", directory = spaced(directory));
     }
-    put(&head, wanted, &[Part::Proxies, Part::Differs, Part::Unpack])
+    let mut document = parse(&put(&head, wanted, &[Part::Proxies, Part::Differs, Part::Unpack])?)?;
+    for handler in &wanted.handlers {
+        let mut handler = handler.clone();
+        if version < 3
+            && let Some(plugin) = handler.section.first_mut()
+        {
+            CRI_1.clone_into(plugin);
+        }
+        handlers::put(&mut document, &handler, false)?;
+    }
+    Ok(document.to_string())
 }
 
 fn spaced(value: Value) -> String {
@@ -265,8 +289,10 @@ fn set(table: &mut dyn TableLike, key: &str, mut fresh: Value) {
     }
 }
 
+mod handlers;
 mod take_out;
 #[cfg(test)]
 mod tests;
 
-pub use take_out::take_out;
+pub use handlers::{base_spec_of, base_specs_of, without_base_specs};
+pub use take_out::{Since, take_out};

@@ -4,18 +4,31 @@
 
 use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 
-use super::super::dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS, VERIFIERS_DIRECTORY};
-use super::{parse, place, section, section_mut};
+use super::super::dump::{DIFF, DIFF_PROXY, StandFor, TRANSFER, TRANSFER_PROXY, VERIFIERS, VERIFIERS_DIRECTORY};
+use super::{handlers, parse, place, section, section_mut};
 
-/// `text` without pullgate's lines. What they replaced comes back from `original`, the text before them; `pattern` is
-/// the import that was added. None when nothing else is left.
+/// What pullgate did to a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since<'a> {
+    /// The text before; none where there was no file.
+    pub original: Option<&'a str>,
+    /// The text that pullgate wrote.
+    pub written: Option<&'a str>,
+    /// The import that was added.
+    pub pattern: Option<&'a str>,
+}
+
+/// `text` without pullgate's lines. What they replaced comes back from the text before them, or is what they stand for.
+/// None when nothing else is left.
 ///
 /// # Errors
 /// Where `text` is not TOML.
-pub fn take_out(text: &str, original: Option<&str>, pattern: Option<&str>) -> Result<Option<String>, String> {
+pub fn take_out(text: &str, since: Since<'_>, base_specs: &StandFor) -> Result<Option<String>, String> {
     let mut document = parse(text)?;
-    let existed = original.is_some();
-    let original = original.map(parse).transpose()?.unwrap_or_default();
+    let existed = since.original.is_some();
+    let original = since.original.map(parse).transpose()?.unwrap_or_default();
+    let written = since.written.map(parse).transpose()?.unwrap_or_default();
+    handlers::take_out(&mut document, &original, &written, base_specs);
     if let Some(proxies) = document.get_mut("proxy_plugins").and_then(Item::as_table_like_mut) {
         proxies.remove(DIFF_PROXY.0);
         proxies.remove(TRANSFER_PROXY.0);
@@ -55,7 +68,7 @@ pub fn take_out(text: &str, original: Option<&str>, pattern: Option<&str>) -> Re
             document.get_mut("plugins").and_then(Item::as_table_like_mut).and_then(|plugins| plugins.remove(name));
         }
     }
-    if let Some(pattern) = pattern
+    if let Some(pattern) = since.pattern
         && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut)
     {
         list.retain(|known| known.as_str() != Some(pattern));

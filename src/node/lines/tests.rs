@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::dump::StandFor;
 
 fn wanted() -> Wanted {
     let text = "[[e]]\nplatform = \"linux/amd64\"\nsnapshotter = \"overlayfs\"\ndiffer = \"pullgate-transfer\"\n";
@@ -7,11 +8,15 @@ fn wanted() -> Wanted {
     Wanted {
         differs: vec!["pullgate".into(), "walking".into()],
         unpack: entries.iter().filter_map(|entry| entry.as_table().cloned()).collect(),
-        verifiers: None,
+        ..Wanted::default()
     }
 }
 
 const ALL: [Part; 3] = [Part::Proxies, Part::Differs, Part::Unpack];
+
+fn undone(text: &str, original: Option<&str>, pattern: Option<&str>) -> Result<Option<String>, String> {
+    take_out(text, Since { original, written: None, pattern }, &StandFor::new())
+}
 
 const DEBIAN: &str = r#"version = 2
 
@@ -55,7 +60,7 @@ fn only_lines_are_added() {
         assert_eq!(read["plugins"][DIFF]["default"].as_array().unwrap().len(), 2);
         assert_eq!(read["plugins"][TRANSFER]["unpack_config"][0]["differ"].as_str(), Some("pullgate-transfer"));
         assert_eq!(put(&after, &wanted(), &ALL).unwrap(), after, "twice is once");
-        let back = take_out(&after, Some(text), None).unwrap().unwrap_or_default();
+        let back = undone(&after, Some(text), None).unwrap().unwrap_or_default();
         assert_eq!(back, text);
     }
 }
@@ -74,7 +79,7 @@ fn what_was_there_keeps_its_comments_and_comes_back() {
     // Somebody else's changes since stay.
     let later = after.replace("max_concurrent_downloads = 2", "max_concurrent_downloads = 4")
         + "[plugins.\"io.containerd.snapshotter.v1.zfs\"]\n  root_path = \"/z\"\n";
-    let back = take_out(&later, Some(OWN), None).unwrap().unwrap();
+    let back = undone(&later, Some(OWN), None).unwrap().unwrap();
     assert!(!back.contains("pullgate"), "{back}");
     let expected = OWN.replace("max_concurrent_downloads = 2", "max_concurrent_downloads = 4")
         + "[plugins.\"io.containerd.snapshotter.v1.zfs\"]\n  root_path = \"/z\"\n";
@@ -91,7 +96,7 @@ fn lists_within_a_line_are_understood() {
     let read: toml::Table = after.parse().unwrap();
     let entries = read["plugins"][TRANSFER]["unpack_config"].as_array().unwrap();
     assert!(entries.len() == 2 && entries.iter().all(|entry| entry["differ"].as_str() == Some("pullgate-transfer")));
-    let back = take_out(&after, Some(text), None).unwrap().unwrap();
+    let back = undone(&after, Some(text), None).unwrap().unwrap();
     assert_eq!(back.parse::<toml::Table>().unwrap(), text.parse::<toml::Table>().unwrap());
 }
 
@@ -102,9 +107,9 @@ fn a_file_of_our_own_says_all_of_it_and_goes_whole() {
     let read: toml::Table = text.parse().unwrap();
     assert_eq!(read["version"].as_integer(), Some(2));
     assert_eq!(read["plugins"][VERIFIERS]["bin_dir"].as_str(), Some(crate::node::dump::VERIFIERS_DIRECTORY));
-    assert_eq!(take_out(&text, None, None), Ok(None));
+    assert_eq!(undone(&text, None, None), Ok(None));
     let shared = format!("{text}[debug]\nlevel = \"info\"\n");
-    let left = take_out(&shared, None, None).unwrap().unwrap();
+    let left = undone(&shared, None, None).unwrap().unwrap();
     assert!(left.contains("[debug]") && !left.contains("run/pullgate"), "{left}");
 }
 
@@ -115,7 +120,7 @@ fn one_import_is_added_once() {
         let after = import(text, pattern).unwrap();
         assert!(head(&after).unwrap().0.contains(&pattern.to_owned()));
         assert_eq!(import(&after, pattern).unwrap(), after);
-        assert_eq!(take_out(&after, Some(text), Some(pattern)).unwrap().unwrap_or_default(), text);
+        assert_eq!(undone(&after, Some(text), Some(pattern)).unwrap().unwrap_or_default(), text);
     }
     assert!(import("imports = 3", pattern).is_err());
 }
@@ -135,7 +140,7 @@ fn a_configuration_of_version_1_is_refused() {
 fn what_is_no_configuration_is_refused_with_its_line() {
     for text in ["version = ", "a = 1\n\n[x\n", "\u{0}"] {
         assert!(put(text, &wanted(), &ALL).unwrap_err().starts_with("line "), "{text:?}");
-        assert!(take_out(text, None, None).is_err());
+        assert!(undone(text, None, None).is_err());
     }
     for text in ["plugins = 3", "[plugins]\n\"io.containerd.transfer.v1.local\" = 1\n", "proxy_plugins = []"] {
         assert!(put(text, &wanted(), &ALL).unwrap_err().contains("is no"), "{text}");
@@ -178,10 +183,129 @@ proptest::proptest! {
         let after_read = read(&after);
         let entries = after_read["plugins"][TRANSFER]["unpack_config"].as_array().unwrap();
         proptest::prop_assert!(entries.iter().all(|entry| entry["differ"].as_str() == Some("pullgate-transfer")));
-        let back = take_out(&after, Some(&text), Some(pattern)).unwrap().unwrap();
+        let back = undone(&after, Some(&text), Some(pattern)).unwrap().unwrap();
         proptest::prop_assert_eq!(read(&back), read(&text), "{}", after);
         for comment in ["# site", "# ours", "# first", "# why"] {
             proptest::prop_assert_eq!(text.contains(comment), after.contains(comment), "{}", after);
         }
+    }
+}
+
+mod handlers {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::node::{dump::Dump, lines};
+
+    const SPEC: &str = "/etc/pullgate/base-spec.json";
+    const BESIDE: &str = "/etc/pullgate/base-spec-gpu.json";
+    const MAIN: &str = r#"version = 2
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "gpu"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.gpu] # theirs
+    runtime_type = "io.containerd.runc.v2"
+    base_runtime_spec = "/etc/own.json" # as ever
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.gpu.options]
+      SystemdCgroup = true
+"#;
+    /// As containerd prints it where its files say nothing.
+    const DEFAULT: &str = r#"
+[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+base_runtime_spec = ''
+runtime_type = 'io.containerd.runc.v2'
+sandbox_mode = 'podsandbox'
+pod_annotations = []
+[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+SystemdCgroup = false
+BinaryName = ""
+"#;
+
+    fn stand_for() -> StandFor {
+        [(PathBuf::from(SPEC), None), (PathBuf::from(BESIDE), Some("/etc/own.json".into()))].into()
+    }
+
+    /// The handlers of a dump, each with a base spec of ours.
+    fn with(dump: &str) -> Wanted {
+        let mut handlers = Dump::parse(dump).unwrap().runtime_handlers();
+        for handler in &mut handlers {
+            handler.base_spec = Some(if handler.name == "gpu" { BESIDE.into() } else { SPEC.into() });
+        }
+        Wanted { handlers, ..wanted() }
+    }
+
+    fn since<'a>(original: &'a str, written: &'a str) -> Since<'a> {
+        Since { original: Some(original), written: Some(written), pattern: None }
+    }
+
+    fn read(text: &str) -> toml::Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_section_that_is_there_only_gets_the_key() {
+        let after = put(MAIN, &with(MAIN), &Part::ALL).unwrap();
+        assert!(after.contains("base_runtime_spec = \"/etc/pullgate/base-spec-gpu.json\" # as ever"), "{after}");
+        assert_eq!(after.replace(BESIDE, "/etc/own.json").find(MAIN), Some(0), "{after}");
+        assert_eq!(put(&after, &with(MAIN), &Part::ALL).unwrap(), after, "twice is once");
+        assert_eq!(take_out(&after, since(MAIN, &after), &stand_for()).unwrap().unwrap(), MAIN);
+        assert!(has_section(MAIN, Part::Handlers) && !has_section("version = 2\n", Part::Handlers));
+    }
+
+    #[test]
+    fn a_section_that_is_not_there_repeats_what_is_in_force() {
+        for text in ["version = 2\n", DEBIAN] {
+            let after = put(text, &with(DEFAULT), &[Part::Handlers]).unwrap();
+            let runc = &read(&after)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]["runc"];
+            let expected = format!(
+                "runtime_type = 'io.containerd.runc.v2'\nsandbox_mode = 'podsandbox'\nbase_runtime_spec = '{SPEC}'\n\
+                 [options]\nSystemdCgroup = false\nBinaryName = ''\n"
+            );
+            assert_eq!(runc.as_table(), Some(&read(&expected)), "{after}");
+            assert_eq!(put(&after, &with(DEFAULT), &[Part::Handlers]).unwrap(), after, "twice is once");
+            assert_eq!(take_out(&after, since(text, &after), &stand_for()).unwrap().unwrap(), text);
+            // Changed by somebody since, it is theirs; so it is beside another handler, without which it would be gone.
+            let changed = after.replace("SystemdCgroup = false", "SystemdCgroup = true");
+            let copied = format!(
+                "{after}[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.other]\nruntime_type = \"x\"\n\
+                 base_runtime_spec = \"{SPEC}\"\n"
+            );
+            for later in [changed, copied] {
+                let back = take_out(&later, since(text, &after), &stand_for()).unwrap().unwrap();
+                assert!(back.contains("runtimes.runc]") && !back.contains("base_runtime_spec"), "{back}");
+                assert_eq!(back.contains("runtimes.other]"), later.contains("runtimes.other]"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_our_own_names_base_specs_alone() {
+        for (version, plugin) in [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")] {
+            let dump = format!("{MAIN}{DEFAULT}").replace("grpc.v1.cri", "cri.v1.runtime").replace("version = 2", "");
+            let text = drop_in(&with(&dump), version).unwrap();
+            let runtimes = &read(&text)["plugins"][plugin]["containerd"]["runtimes"];
+            let expected = format!("[gpu]\nbase_runtime_spec = '{BESIDE}'\n[runc]\nbase_runtime_spec = '{SPEC}'\n");
+            assert_eq!(runtimes.as_table(), Some(&read(&expected)));
+            let since = Since { written: Some(&text), ..Since::default() };
+            assert_eq!(take_out(&text, since, &stand_for()), Ok(None));
+            let shared = format!("{text}[plugins.\"{plugin}\".containerd.runtimes.other]\nruntime_type = \"x\"\n");
+            let left = take_out(&shared, since, &stand_for()).unwrap().unwrap();
+            let left = &read(&left)["plugins"][plugin]["containerd"]["runtimes"];
+            assert_eq!(left["other"]["runtime_type"].as_str(), Some("x"));
+            assert!(!left.to_string().contains("pullgate"), "{left}");
+        }
+    }
+
+    #[test]
+    fn copies_of_a_base_spec_elsewhere_stand_for_what_it_was_made_from() {
+        let copied = MAIN.replace("/etc/own.json", BESIDE).replace("runtimes.gpu", "runtimes.copy");
+        let back = lines::without_base_specs(&copied, &stand_for()).unwrap();
+        assert_eq!(back, copied.replace(BESIDE, "/etc/own.json"));
+        assert_eq!(lines::without_base_specs(MAIN, &stand_for()).unwrap(), MAIN);
+        let plain = lines::without_base_specs(&MAIN.replace("/etc/own.json", SPEC), &stand_for()).unwrap();
+        assert!(!plain.contains("base_runtime_spec"), "{plain}");
+        assert_eq!(lines::base_spec_of(MAIN, "gpu"), Some("/etc/own.json".into()));
+        assert_eq!((lines::base_spec_of(MAIN, "runc"), lines::base_spec_of("= 1", "gpu")), (None, None));
+        assert_eq!(lines::base_specs_of(MAIN), [PathBuf::from("/etc/own.json")]);
+        assert!(lines::without_base_specs("= 1", &stand_for()).is_err() && lines::base_specs_of("= 1").is_empty());
     }
 }

@@ -9,9 +9,9 @@ use crate::node::{
     signing::Layout,
 };
 
-const MAIN: &str = "/etc/containerd/config.toml";
+pub(super) const MAIN: &str = "/etc/containerd/config.toml";
 /// The watch in these tests, which look at containerd afterwards themselves.
-const WATCH: &str = "--watch=2";
+pub(super) const WATCH: &str = "--watch=2";
 
 /// Connected, asked by every path, disconnected: containerd's files are the same to the byte.
 pub fn there_and_back(suite: Suite) -> Result<()> {
@@ -410,7 +410,7 @@ impl Stage {
 }
 
 /// Runs pullgate, which has to end with `code` and say `words`. Returns all it said.
-fn says(node: &Node, arguments: &[&str], code: Option<i32>, words: &str) -> Result<String> {
+pub(super) fn says(node: &Node, arguments: &[&str], code: Option<i32>, words: &str) -> Result<String> {
     let output: Output = node.run_within(300, &[&["pullgate"], arguments].concat())?;
     let as_expected = code.is_none_or(|code| code == output.code) && output.text().contains(words);
     expect::holds(as_expected, || {
@@ -433,24 +433,24 @@ fn gates(node: &Node, words: &str) -> Result<()> {
     expect::holds(line.contains(words), || format!("status must say `{words}` of the gates, and says: {status}"))
 }
 
-/// Every file of containerd's: its place, kind, permissions, owner and bytes.
-fn files(node: &Node) -> Result<String> {
-    let list = "for root in /etc/containerd /opt/containerd; do [ -e $root ] || continue; \
+/// Every file of containerd's, and base specs of pullgate's: its place, kind, permissions, owner and bytes.
+pub(super) fn files(node: &Node) -> Result<String> {
+    let list = "for root in /etc/containerd /opt/containerd /etc/pullgate/base-spec*; do [ -e $root ] || continue; \
                 find $root -printf '%p %M %U %G %l\\n' | sort; find $root -type f -print0 | sort -z | xargs -r -0 sha256sum; done";
     node.sh(list)?.ok()
 }
 
-fn same(node: &Node, before: &str, after: &str) -> Result<()> {
+pub(super) fn same(node: &Node, before: &str, after: &str) -> Result<()> {
     let now = files(node)?;
     expect::holds(now == before, || format!("{after} changed containerd's files:\n{before}\n{now}"))
 }
 
-fn dump(node: &Node) -> Result<toml::Table> {
+pub(super) fn dump(node: &Node) -> Result<toml::Table> {
     Ok(node.run(&["containerd", "config", "dump"])?.ok()?.parse()?)
 }
 
 /// The keys whose values differ.
-fn changes(before: &toml::Table, after: &toml::Table) -> Vec<String> {
+pub(super) fn changes(before: &toml::Table, after: &toml::Table) -> Vec<String> {
     fn flat(table: &toml::Table, path: &str, into: &mut std::collections::BTreeMap<String, toml::Value>) {
         for (key, value) in table {
             let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
