@@ -3,6 +3,7 @@
 mod boot_list;
 mod chains;
 mod cli;
+mod doctor;
 mod enable;
 mod expect;
 mod gates;
@@ -57,6 +58,11 @@ pub const ALL: &[Scenario] = &[
     on_every_node("enable::files-that-cannot-be-written", enable::not_writable),
     on_every_node("enable::mode-shows-what-would-be-refused", enable::mode),
     on_every_node("enable::the-package-stays-while-it-is-asked", enable::removal),
+    on_every_node("doctor::each-mistake-in-the-configuration-is-named", doctor::configurations),
+    on_every_node("doctor::each-way-around-the-configuration-is-named", doctor::around),
+    on_every_node("doctor::tools-of-others-are-noticed", doctor::tools_of_others),
+    on_every_node("doctor::containers-that-reach-a-socket-are-named", doctor::mounts),
+    on_every_node("doctor::what-cannot-be-looked-at-is-not-closed", doctor::without),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),

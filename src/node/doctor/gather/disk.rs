@@ -10,7 +10,13 @@ use std::{
 use toml::Value;
 
 use super::super::{
-    super::{change::Content, dump::Dump, imports, record::Record, verifiers::NAME},
+    super::{
+        change::{Content, Edit},
+        dump::Dump,
+        imports,
+        record::Record,
+        verifiers::NAME,
+    },
     BaseSpec, Enabled, Known, Program, VerifierDirectory,
 };
 
@@ -51,20 +57,31 @@ pub(super) fn verifiers(own: &Path, path: &Path) -> Known<VerifierDirectory> {
     Ok(directory)
 }
 
-/// What of it is not any more as `enable` wrote it.
+/// What of it somebody took away or wrote over: files that `enable` made and that are others now, and a main file that
+/// imports them no more. A file that was there before belongs to others as well, and may change.
 pub(super) fn enabled(record: &Record) -> Enabled {
-    let is_changed = |path: &Path, after: &Content| match after {
-        Content::Link { .. } => Content::at(path).ok().flatten().as_ref() != Some(after),
-        Content::File { text, .. } => {
-            let now = Content::of_file(path).ok().flatten();
-            now.is_none_or(|now| now.text() != text)
+    let is_lost = |edit: &Edit| {
+        let now = Content::at(&edit.path).ok().flatten();
+        match (&edit.before, &edit.after) {
+            (_, None) => false,
+            (Some(_), Some(_)) if edit.path == record.config => {
+                let imported = record
+                    .import
+                    .as_ref()
+                    .is_none_or(|import| imports::read(&edit.path).is_ok_and(|files| imports(&files, import)));
+                now.is_none() || !imported
+            }
+            (Some(_), Some(_)) => now.is_none(),
+            (None, Some(Content::File { text, .. })) => now.is_none_or(|now| now.text() != text),
+            (None, after @ Some(Content::Link { .. })) => now != *after,
         }
     };
-    let changed = record.edits.iter().filter_map(|edit| {
-        let after = edit.after.as_ref()?;
-        is_changed(&edit.path, after).then(|| edit.path.clone())
-    });
-    Enabled { changed: changed.collect() }
+    Enabled { changed: record.edits.iter().filter(|edit| is_lost(edit)).map(|edit| edit.path.clone()).collect() }
+}
+
+/// Whether the first of `files` imports what `enable` added.
+fn imports(files: &[imports::Read], import: &str) -> bool {
+    files.first().is_some_and(|main| main.imports.iter().any(|(pattern, _)| pattern == import))
 }
 
 /// The base specs that runtime handlers name.
@@ -157,15 +174,25 @@ mod tests {
 
     #[test]
     fn what_enable_wrote_is_compared_with_what_is_there() {
-        use crate::node::change::Edit;
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
         fs::write(at("same.toml"), "a").unwrap();
         fs::write(at("other.toml"), "b").unwrap();
         let edit = |path: &str| Edit { path: at(path), before: None, after: Some(Content::new("a".to_owned())) };
         let link = Edit { path: at("link"), before: None, after: Some(Content::Link { target: "/x".into() }) };
+        let theirs = |path: &str| Edit { before: Some(Content::new("b".to_owned())), ..edit(path) };
         let edits = vec![edit("same.toml"), edit("other.toml"), edit("gone.toml"), link];
         let changed = enabled(&Record { edits, ..Record::default() }).changed;
         assert_eq!(changed, [at("other.toml"), at("gone.toml"), at("link")]);
+
+        // What was there before is others' as well; only the import in it is pullgate's.
+        fs::write(at("main.toml"), "imports = [\"/etc/x/99-pullgate*.toml\"]\n[theirs]\n").unwrap();
+        let edits = vec![theirs("main.toml"), theirs("other.toml"), theirs("gone.toml")];
+        let import = |import: &str| {
+            let import = Some(import.to_owned());
+            enabled(&Record { edits: edits.clone(), config: at("main.toml"), import, ..Record::default() }).changed
+        };
+        assert_eq!(import("/etc/x/99-pullgate*.toml"), [at("gone.toml")]);
+        assert_eq!(import("/etc/y/99-pullgate*.toml"), [at("main.toml"), at("gone.toml")]);
     }
 }
