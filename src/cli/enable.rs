@@ -124,6 +124,12 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
     let process = change::restart(&containerd, &written, &before, true, watch).await?;
     written.live(&process).map_err(|why| Obstacle::new(why, "containerd is connected all the same"))?;
     list();
+    if let Ok(connection) = Connection::look(&containerd, &arguments.state).await
+        && plan.start
+        && !connection.start.is_live()
+    {
+        warn!("pullgate: containerd runs, and not every handler asks: start gate {}", connection.start);
+    }
     say!(
         "Connected: containerd {} asks pullgate, and lived for {} s with it. See: pullgate status",
         found.version,

@@ -110,6 +110,12 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
         let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), kept));
         Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual).await)
     })?;
+    // What starts without a pull is not in the list below.
+    if let Ok(connection) = change::configuration(config).and_then(|config| connection::now(&config.containerd))
+        && !connection.start.is_closed()
+    {
+        say!("Containers that start unasked: start gate {}", connection.start);
+    }
     let standing = match judged {
         Ok(standing) => standing,
         Err(_) if *yes => return Ok(()),

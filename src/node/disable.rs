@@ -71,7 +71,10 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::node::change;
+    use crate::{
+        image::Digest,
+        node::{change, record::Made},
+    };
 
     const MAIN: &str = "version = 2 # as ever\n\n[debug]\n  level = \"info\"\n";
 
@@ -146,5 +149,39 @@ mod tests {
         fs::write(&main, "version = \n").unwrap();
         assert!(plan(&record, &[]).unwrap_err().contains("config.toml: line 1"));
         assert_eq!(fs::read_to_string(&main).unwrap(), "version = \n");
+    }
+
+    const SPEC: &str = "/etc/pullgate/base-spec.json";
+
+    #[test]
+    fn a_base_spec_goes_last_and_from_every_file_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut record = enabled(folder.path());
+        let made = Made { path: SPEC.into(), own: None, of: Digest::of(b"") };
+        record.base_specs.push(made.clone());
+        let copied = folder.path().join("gpu.toml");
+        let section = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.gpu]\nruntime_type = \"x\"\n";
+        fs::write(&copied, format!("{section}base_runtime_spec = \"{SPEC}\" # copied\n")).unwrap();
+        let text = fs::read_to_string(&copied).unwrap();
+        let other = folder.path().join("other.toml");
+        fs::write(&other, MAIN).unwrap();
+        let file = |path: &Path, text: &str| Read {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            imports: Vec::new(),
+            version: None,
+        };
+        let files = [file(&copied, &text), file(&other, MAIN), file(&folder.path().join("config.toml"), "")];
+        let plan = super::plan(&record, &files).unwrap();
+        assert_eq!(plan.edits[0].path, copied);
+        assert_eq!(plan.edits[0].after.as_ref().map(Content::text), Some(section));
+        assert!(plan.edits.iter().all(|edit| edit.path != other) && plan.notes[0].contains("gpu.toml"));
+        // One that was made later is in front of the record, hence the last to go.
+        let edit = Edit { path: SPEC.into(), before: None, after: Some(Content::new("{}".into())) };
+        let fresh = Plan { edits: vec![edit], start: true, base_specs: vec![made], ..Plan::default() };
+        let later = fresh.record_over(Path::new("/c"), Some(&record));
+        assert!(later.start && later.base_specs.len() == 1);
+        assert_eq!(later.edits[0].path, Path::new(SPEC));
+        assert!(super::plan(&record, &[file(&copied, "= 1")]).unwrap_err().contains("gpu.toml"));
     }
 }

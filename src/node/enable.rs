@@ -183,9 +183,13 @@ impl Found {
 impl Plan {
     /// The record of this plan over the one before: what it takes to go back to a node without pullgate.
     pub fn record(&self, found: &Found, before: Option<&Record>) -> Record {
+        self.record_over(&found.process.config, before)
+    }
+
+    pub(super) fn record_over(&self, config: &Path, before: Option<&Record>) -> Record {
         let mut record = before.cloned().unwrap_or_default();
         record.pullgate = env!("CARGO_PKG_VERSION").to_owned();
-        record.config.clone_from(&found.process.config);
+        config.clone_into(&mut record.config);
         record.live = None;
         record.start = self.start;
         for made in &self.base_specs {

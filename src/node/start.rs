@@ -164,6 +164,11 @@ impl Start {
         self.0.iter().all(|(_, gate)| matches!(gate, Gate::Live | Gate::Open(_)))
     }
 
+    /// Whether no container of a pod starts unasked.
+    pub fn is_closed(&self) -> bool {
+        self.0.iter().all(|(_, gate)| *gate == Gate::Live)
+    }
+
     /// Whether any handler asks, or will once containerd is restarted, or did when it was started.
     pub fn is_anywhere(&self) -> bool {
         self.0.iter().any(|(_, gate)| !matches!(gate, Gate::NotConnected | Gate::Open(_)))

@@ -3,8 +3,10 @@
 use std::{fs, path::Path};
 
 use super::{
+    base_spec::OF_CONTAINERD,
     dump::{DIFF, DIFF_PROXY, TRANSFER, TRANSFER_PROXY, VERIFIERS},
     process::Process,
+    runtimes::{BASE_SPEC, CRI_1, CRI_2},
     verifiers,
     version::Version,
 };
@@ -120,9 +122,16 @@ fn lines(version: Option<Version>) -> String {
         }
         _ => String::new(),
     };
+    let cri = match version {
+        Some(version) if version >= Version(2, 0, 0) => CRI_2,
+        _ => CRI_1,
+    };
     format!(
         "{}{}{verifiers}[plugins.\"{DIFF}\"]\n  default = [\"{}\", \"walking\"]\n[[plugins.\"{TRANSFER}\".unpack_config]]\n  \
-         platform = \"linux/{architecture}\"\n  snapshotter = \"overlayfs\"\n  differ = \"{}\"\n",
+         platform = \"linux/{architecture}\"\n  snapshotter = \"overlayfs\"\n  differ = \"{}\"\n\
+         # The start gate: this key in the section of every runtime handler that is there already. How the file is made:\n\
+         # /usr/share/doc/pullgate/containerd.md, \"By hand\"\n\
+         # [plugins.\"{cri}\".containerd.runtimes.runc]\n#   {BASE_SPEC} = \"{OF_CONTAINERD}\"\n",
         proxy(DIFF_PROXY),
         proxy(TRANSFER_PROXY),
         DIFF_PROXY.0,
@@ -176,6 +185,11 @@ mod tests {
         assert_eq!(read["plugins"][VERIFIERS]["bin_dir"].as_str(), Some(verifiers::DIRECTORY));
         assert!(k3s[0].advice.contains("config-v3.toml.tmpl"));
         assert!(!super::lines(Some(Version(1, 7, 24))).contains("bin_dir"));
+        assert!(
+            super::lines(Some(Version(1, 7, 24)))
+                .contains("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes")
+        );
+        assert!(lines.contains("# [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]"), "{lines}");
         let rke2 = found(PROGRAM, "/var/lib/rancher/rke2/agent/etc/containerd/config.toml", SOCKET, &[]);
         assert!(rke2[0].refuses && rke2[0].name == "rke2");
         for id in ["ID=talos", "ID=bottlerocket", "ID=\"bottlerocket\""] {

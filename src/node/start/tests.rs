@@ -36,7 +36,9 @@ fn a_handler_asks_once_containerd_runs_with_its_base_spec() {
     with_gpu.running.as_mut().unwrap().insert("gpu".into(), OURS.into());
     let start = Start::judge(&handlers, &with_gpu);
     assert_eq!(start.to_string(), "live on gpu, runc; open (its runtime runs no hooks on the host) on kata");
-    assert!(start.is_live() && !start.has_drifted() && start.is_anywhere() && start.is_configured());
+    assert!(
+        start.is_live() && !start.is_closed() && !start.has_drifted() && start.is_anywhere() && start.is_configured()
+    );
     assert_eq!(runc(&live, Some(OURS)), "live on runc");
 
     let with = |change: fn(&mut Facts)| {
