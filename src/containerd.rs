@@ -2,6 +2,7 @@
 
 pub mod containers;
 mod events;
+mod tasks;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +21,7 @@ use containerd_client::{
         images_client::ImagesClient,
         introspection_client::IntrospectionClient,
         namespaces_client::NamespacesClient,
-        snapshots::{ListSnapshotsRequest, MountsRequest, snapshots_client::SnapshotsClient},
+        snapshots::{ListSnapshotsRequest, MountsRequest, StatSnapshotRequest, snapshots_client::SnapshotsClient},
         version_client::VersionClient,
     },
     types::Mount,
@@ -197,22 +198,69 @@ impl Containerd {
         }
     }
 
+    /// The chain id of the layers that the snapshot `key` stands on; none when it stands on none, or is gone. Where the
+    /// owners of files were changed for a user namespace there is a snapshot between.
+    pub async fn chain_below(&self, namespace: &str, snapshotter: &str, key: &str) -> Result<Option<String>, Status> {
+        let mut client = SnapshotsClient::new(self.channel.clone());
+        let mut key = key.to_owned();
+        for _ in 0..limits::SNAPSHOTS_BETWEEN {
+            let stat = StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key };
+            let info = match client.stat(request(stat, Some(namespace))).await {
+                Ok(answer) => answer.into_inner().info,
+                Err(status) if status.code() == Code::NotFound => return Ok(None),
+                Err(status) => return Err(status),
+            };
+            key = info.map(|info| info.parent).unwrap_or_default();
+            if key.is_empty() {
+                return Ok(None);
+            }
+            if key.parse::<Digest>().is_ok() {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
     /// The blobs of `namespace` that match one of `filters`.
     ///
     /// # Errors
     /// [`Code::ResourceExhausted`] when there are more than `limit`: what a part of them says is not the whole truth.
     pub async fn blobs(&self, namespace: &str, filters: Vec<String>, limit: usize) -> Result<Vec<Blob>, Status> {
+        let mut found = Vec::new();
+        let each = |blob| {
+            found.push(blob);
+            Ok(())
+        };
+        self.each_blob(namespace, filters, limit, each).await?;
+        Ok(found)
+    }
+
+    /// Hands the blobs of `namespace` that match one of `filters` to `each`, as they come.
+    ///
+    /// # Errors
+    /// As [`Self::blobs`], and whatever `each` says.
+    pub async fn each_blob(
+        &self,
+        namespace: &str,
+        filters: Vec<String>,
+        limit: usize,
+        mut each: impl FnMut(Blob) -> Result<(), Status>,
+    ) -> Result<(), Status> {
         let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
         let mut stream = client.list(request(ListContentRequest { filters }, Some(namespace))).await?.into_inner();
-        let mut found = Vec::new();
+        let mut count = 0;
         while let Some(page) = stream.message().await? {
-            let blob = |info: Info| Some(Blob { digest: info.digest.parse().ok()?, labels: info.labels });
-            found.extend(page.info.into_iter().filter_map(blob));
-            if found.len() > limit {
+            count += page.info.len();
+            if count > limit {
                 return Err(Status::resource_exhausted(format!("more than {limit} documents are about this")));
             }
+            for Info { digest, labels, .. } in page.info {
+                if let Ok(digest) = digest.parse() {
+                    each(Blob { digest, labels })?;
+                }
+            }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The bytes stored under `digest`, at most `limit`; none when there are none.

@@ -152,11 +152,12 @@ async fn signals(activation: &Activation, sandbox: &SandboxWatch) {
 /// Judges what is on the node by what is kept on it, so that the requests after it find a decision, and records what the
 /// policy does not admit. Takes [`limits::WALK`] at most.
 async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<Snapshot>) {
-    let standing = match timeout(limits::WALK, walk.judge(&snapshot, Asking::Offline)).await {
-        Ok(Ok(standing)) => standing,
+    let judged = match timeout(limits::WALK, walk.judge(&snapshot, Asking::Offline, &[], &|_, _| ())).await {
+        Ok(Ok(judged)) => judged.images,
         Ok(Err(trouble)) => return tracing::warn!("the images on this node were not judged: {trouble}"),
         Err(_) => return tracing::warn!("the images on this node were not all judged in {:?}", limits::WALK),
     };
+    let standing = judged;
     let named = |verdict| -> Vec<String> {
         standing.iter().filter(|standing| standing.decision.verdict == verdict).map(gate::Standing::name).collect()
     };

@@ -84,6 +84,14 @@ pub const REFERENCE_CHARS: usize = 512;
 pub const CANDIDATE_MANIFESTS: usize = 4096;
 /// Indexes in the content store that are looked at for one manifest.
 pub const PARENT_INDEXES: usize = 1024;
+/// Manifests, indexes and configurations of one namespace that are looked at to judge what is in it.
+pub const NODE_DOCUMENTS: usize = 16_384;
+/// What all of them together may list, layers apart.
+pub const NODE_LINKS: usize = 131_072;
+/// Containers of one namespace that are looked at in a walk.
+pub const NODE_CONTAINERS: usize = 4096;
+/// Snapshots that may be between a container's and its image's.
+pub const SNAPSHOTS_BETWEEN: usize = 4;
 /// Names (repositories) that are looked at for one manifest or index.
 pub const NAMES: usize = 64;
 

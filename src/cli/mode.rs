@@ -108,7 +108,7 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
         let kept = Kept::of_daemon(state);
         let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
         let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), kept));
-        Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual).await)
+        Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual, &[], &|_, _| ()).await)
     })?;
     // What starts without a pull is not in the list below.
     if let Ok(connection) = change::configuration(config).and_then(|config| connection::now(&config.containerd))
@@ -117,7 +117,7 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
         say!("Containers that start unasked: start gate {}", connection.start);
     }
     let standing = match judged {
-        Ok(standing) => standing,
+        Ok(judged) => judged.images,
         Err(_) if *yes => return Ok(()),
         Err(trouble) => {
             let what = format!("the images on this node could not be judged: {trouble}");

@@ -3,13 +3,16 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+mod inventory;
+
+use std::{path::PathBuf, sync::Arc};
 
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
+pub use self::inventory::{Inventory, Record};
 use super::{
     hashed::{Bad, Hashed},
     kept::{Index, Kept},
@@ -27,7 +30,7 @@ const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontai
 /// Positions that one list call asks for; longer documents are found by reading them all.
 const POSITIONS: usize = 128;
 /// Bytes of parsed documents that are kept.
-const DOCUMENT_CACHE_BYTES: u64 = 4 << 20;
+const DOCUMENT_CACHE_BYTES: u64 = 12 << 20;
 
 /// An image that has the layer where it is being unpacked.
 #[derive(Clone, Debug)]
@@ -53,8 +56,8 @@ pub struct NamedDocument {
 /// An image record of this node.
 #[derive(Clone, Debug)]
 pub struct OnNode {
-    /// The names of the records that have this target.
-    pub names: Vec<String>,
+    /// The records that have this target.
+    pub records: Vec<Record>,
     /// The manifest or index.
     pub target: Digest,
     /// What can admit it: each manifest of it that is here, with the indexes that list it. Empty when none can be read.
@@ -96,6 +99,20 @@ impl From<Status> for Trouble {
 
 /// Documents that list another.
 type Listing = Vec<(Blob, Arc<Document>)>;
+
+/// Who says what lists a document, and which records lead to it.
+enum Source<'a> {
+    /// containerd, about this namespace.
+    Asked(&'a str),
+    /// What containerd said about all of a namespace.
+    Listed(&'a Inventory),
+}
+
+impl<'a> From<&'a Inventory> for Source<'a> {
+    fn from(inventory: &'a Inventory) -> Self {
+        Self::Listed(inventory)
+    }
+}
 
 #[derive(Clone)]
 enum Parsed {
@@ -224,21 +241,21 @@ impl ContentStore {
         manifest: &Manifest,
         chains: Vec<Digest>,
     ) -> Result<ImageOfLayer, Trouble> {
-        let documents = self.documents(namespace, &blob).await?;
+        let documents = self.documents(&Source::Asked(namespace), &blob).await?;
         let layers = manifest.layers.iter().cloned().zip(chains).collect();
         Ok(ImageOfLayer { documents, layers })
     }
 
     /// The manifest behind `blob` first: where all are refused alike, its digest is the one to sign. Then the indexes that
     /// list it.
-    async fn documents(&self, namespace: &str, blob: &Blob) -> Result<Vec<NamedDocument>, Trouble> {
-        let (mut names, above) = self.names(namespace, blob).await?;
+    async fn documents(&self, source: &Source<'_>, blob: &Blob) -> Result<Vec<NamedDocument>, Trouble> {
+        let (mut names, above) = self.names(source, blob).await?;
         let mut documents = Vec::new();
         for (parent, document) in &above {
             if !matches!(&**document, Document::Index(index) if index.lists(&blob.digest)) {
                 continue;
             }
-            let (of_index, _) = self.names(namespace, parent).await?;
+            let (of_index, _) = self.names(source, parent).await?;
             of_index.iter().for_each(|name| add(&mut names, name.clone()));
             documents.push(NamedDocument { digest: parent.digest, names: of_index });
         }
@@ -264,57 +281,33 @@ impl ContentStore {
         }
     }
 
-    /// Every image record of `namespace`.
-    ///
-    /// # Errors
-    /// When containerd did not answer, or has more than [`limits::CANDIDATE_MANIFESTS`] manifests.
-    pub async fn on_node(&self, namespace: &str) -> Result<Vec<OnNode>, Trouble> {
-        let manifests = vec![format!("labels.\"{CHILD}.config\"")];
-        let manifests = self.containerd.blobs(namespace, manifests, limits::CANDIDATE_MANIFESTS).await?;
-        let manifests: BTreeMap<Digest, Blob> = manifests.into_iter().map(|blob| (blob.digest, blob)).collect();
-        let mut targets: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-        for image in self.containerd.all_images(namespace).await? {
-            if let Some(target) = image.target.and_then(|target| target.digest.parse().ok()) {
-                targets.entry(target).or_default().push(image.name);
-            }
-        }
-        let mut found = Vec::new();
-        for (target, names) in targets {
-            let blobs: Vec<&Blob> = match manifests.get(&target) {
-                Some(blob) => vec![blob],
-                None => match self.document(namespace, &target).await.as_deref() {
-                    Ok(Document::Index(index)) => {
-                        index.children.iter().filter_map(|child| manifests.get(&child.descriptor.digest)).collect()
-                    }
-                    Err(Trouble::Unreachable(why)) => return Err(Trouble::Unreachable(why.clone())),
-                    Ok(Document::Manifest(_)) | Err(_) => Vec::new(),
-                },
-            };
-            let mut documents = Vec::new();
-            for blob in blobs {
-                documents.push(self.documents(namespace, blob).await?);
-            }
-            found.push(OnNode { names, target, manifests: documents });
-        }
-        Ok(found)
-    }
-
     /// What the document behind `blob` is called: where containerd fetched it, and what records and archives say.
     /// With the documents that list it.
-    async fn names(&self, namespace: &str, blob: &Blob) -> Result<(Vec<Name>, Listing), Trouble> {
-        let records = async { self.containerd.images(namespace, &blob.digest).await.map_err(Trouble::from) };
-        let (records, above) = tokio::try_join!(records, self.above(namespace, &blob.digest))?;
+    async fn names(&self, source: &Source<'_>, blob: &Blob) -> Result<(Vec<Name>, Listing), Trouble> {
+        let (records, above) = match source {
+            Source::Asked(namespace) => {
+                let records = async { self.containerd.images(namespace, &blob.digest).await.map_err(Trouble::from) };
+                // containerd numbers the manifests in an index apart from the indexes in it.
+                let listed = [positions("m.", &blob.digest), positions("", &blob.digest)].concat();
+                let parents = self.containerd.blobs(namespace, listed, limits::PARENT_INDEXES);
+                let parents = async { self.parsed(namespace, parents.await?).await };
+                let (records, above) = tokio::try_join!(records, parents)?;
+                (records.into_iter().map(|image| image.name).collect(), above)
+            }
+            Source::Listed(inventory) => {
+                let parents: Vec<Blob> = inventory.above(&blob.digest).cloned().collect();
+                let names: Vec<String> = inventory.names(&blob.digest).map(str::to_owned).collect();
+                (names, self.parsed(inventory.namespace(), parents).await?)
+            }
+        };
         let mut names = fetched(blob);
-        records.iter().for_each(|image| claimed(&image.name, &mut names));
+        records.iter().for_each(|name| claimed(name, &mut names));
         above.iter().for_each(|(_, document)| annotated(document, &blob.digest, &mut names));
         Ok((names, above))
     }
 
-    /// The documents in the store that list `digest`. One that cannot be used says nothing.
-    async fn above(&self, namespace: &str, digest: &Digest) -> Result<Listing, Trouble> {
-        // containerd numbers the manifests in an index apart from the indexes in it.
-        let listed = [positions("m.", digest), positions("", digest)].concat();
-        let parents = self.containerd.blobs(namespace, listed, limits::PARENT_INDEXES).await?;
+    /// The documents in the store that are said to list another. One that cannot be used says nothing.
+    async fn parsed(&self, namespace: &str, parents: Vec<Blob>) -> Result<Listing, Trouble> {
         let mut above = Vec::new();
         for parent in parents {
             match self.document(namespace, &parent.digest).await {

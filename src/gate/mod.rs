@@ -17,4 +17,4 @@ pub use image::{InRegistry, decide};
 pub use resolve::Resolve;
 pub use subjects::fetched;
 pub use unpack::Unpack;
-pub use walk::{Standing, Walk};
+pub use walk::{ContainerStanding, Judged, Origin, Standing, Walk};

@@ -1,15 +1,18 @@
-//! A walk over the images on the node: what the policy says of each now.
+//! A walk over a node: what the policy says now of the images and running containers that are on it.
 
-use std::sync::Arc;
+mod containers;
+
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::task::JoinSet;
 
+pub use self::containers::{ContainerStanding, Origin};
 use super::subjects::subjects;
 use crate::{
     admission::Admission,
     containerd::Containerd,
     decisions::Asking,
-    evidence::content::{ContentStore, OnNode, Trouble},
+    evidence::content::{ContentStore, Inventory, OnNode, Record, Trouble},
     image::Digest,
     limits,
     policy::decision::{Code, Decision, Verdict, Violation},
@@ -21,10 +24,12 @@ use crate::{
 pub struct Standing {
     /// containerd's namespace.
     pub namespace: String,
-    /// The names of its image records.
-    pub names: Vec<String>,
+    /// Its image records.
+    pub records: Vec<Record>,
     /// The manifest or index that they lead to.
     pub target: Digest,
+    /// Everything that can admit it: its manifests, and the indexes that list them.
+    pub documents: Vec<Digest>,
     /// The decision; of several manifests of an index, the one that refuses.
     pub decision: Decision,
 }
@@ -32,14 +37,27 @@ pub struct Standing {
 impl Standing {
     /// What a person calls it.
     pub fn name(&self) -> String {
-        match self.names.iter().find(|name| name.contains('/')).or(self.names.first()) {
+        let mut names = self.records.iter().map(|record| &record.name);
+        match names.clone().find(|name| name.contains('/')).or(names.next()) {
             Some(name) => name.clone(),
             None => self.target.to_string(),
         }
     }
 }
 
-/// Looks at every image on the node.
+/// Everything on the node that was judged.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// The images of all namespaces, in the order of their namespaces and names.
+    pub images: Vec<Standing>,
+    /// The containers whose first process runs.
+    pub containers: Vec<ContainerStanding>,
+}
+
+/// How many of how many were judged, for whoever waits.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Send + Sync);
+
+/// Looks at every image and running container on the node.
 pub struct Walk {
     containerd: Arc<Containerd>,
     content: Arc<ContentStore>,
@@ -47,39 +65,110 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Over the images of `containerd`.
+    /// Over what is behind `containerd`.
     pub fn new(containerd: Arc<Containerd>, content: Arc<ContentStore>, admission: Arc<Admission>) -> Self {
         Self { containerd, content, admission }
     }
 
-    /// Judges every image record of every namespace under `snapshot`.
+    /// Judges every image record and running container of every namespace but those in `exempt` under `snapshot`.
     ///
     /// # Errors
-    /// When containerd does not say what is there. An image that cannot be judged is [`Verdict::Inconclusive`].
-    pub async fn judge(&self, snapshot: &Arc<Snapshot>, asking: Asking) -> Result<Vec<Standing>, Trouble> {
-        let mut standing = Vec::new();
-        for namespace in self.containerd.namespaces().await? {
-            let images = self.content.on_node(&namespace).await?;
-            let mut waiting = images.into_iter();
-            let mut judging = JoinSet::new();
-            loop {
-                while judging.len() < limits::PARALLEL_SUBJECTS
-                    && let Some(image) = waiting.next()
-                {
-                    let (admission, snapshot, namespace) =
-                        (self.admission.clone(), snapshot.clone(), namespace.clone());
-                    judging.spawn(async move {
-                        let decision = judge(&admission, &snapshot, &image, asking).await;
-                        Standing { namespace, names: image.names, target: image.target, decision }
-                    });
-                }
-                match judging.join_next().await {
-                    Some(judged) => standing.extend(judged.ok()),
-                    None => break,
-                }
-            }
+    /// When containerd does not say what is there. What cannot be judged is [`Verdict::Inconclusive`].
+    pub async fn judge(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        asking: Asking,
+        exempt: &[String],
+        progress: Progress<'_>,
+    ) -> Result<Judged, Trouble> {
+        let mut namespaces = self.containerd.namespaces().await?;
+        namespaces.retain(|namespace| !exempt.contains(namespace));
+        namespaces.sort();
+        let mut inventories = Vec::new();
+        for namespace in &namespaces {
+            inventories.push(self.content.inventory(namespace).await?);
         }
-        standing.sort_by(|a, b| (&a.namespace, a.name()).cmp(&(&b.namespace, b.name())));
+        let total = inventories.iter().map(|inventory| inventory.targets().count()).sum();
+        let mut judged = Judged::default();
+        for inventory in inventories {
+            let done = judged.images.len();
+            let targets = inventory.targets().collect();
+            let step = |number| progress(done + number, total);
+            let mut images = self.images(snapshot, asking, &inventory, targets, &step).await?;
+            images.sort_by_cached_key(|image| (image.name(), image.target));
+            judged.images.extend(images);
+            judged.containers.extend(self.running(snapshot, asking, &inventory).await?);
+        }
+        Ok(judged)
+    }
+
+    /// What is in `namespace`, to judge some of it.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub async fn inventory(&self, namespace: &str) -> Result<Inventory, Trouble> {
+        self.content.inventory(namespace).await
+    }
+
+    /// Judges the images of `inventory` that are called `targets`.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub async fn images(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        asking: Asking,
+        inventory: &Inventory,
+        targets: Vec<Digest>,
+        step: &(dyn Fn(usize) + Send + Sync),
+    ) -> Result<Vec<Standing>, Trouble> {
+        let (mut standing, mut judging) = (Vec::new(), JoinSet::new());
+        let mut waiting = targets.into_iter();
+        loop {
+            while judging.len() < limits::PARALLEL_SUBJECTS
+                && let Some(target) = waiting.next()
+            {
+                let image = self.content.on_node(inventory, target).await?;
+                let (admission, snapshot) = (self.admission.clone(), snapshot.clone());
+                let namespace = inventory.namespace().to_owned();
+                judging.spawn(async move {
+                    let decision = judge(&admission, &snapshot, &image, asking).await;
+                    let OnNode { records, target, manifests } = image;
+                    let mut documents: Vec<Digest> =
+                        manifests.iter().flatten().map(|document| document.digest).chain([target]).collect();
+                    documents.sort_unstable();
+                    documents.dedup();
+                    Standing { namespace, records, target, documents, decision }
+                });
+            }
+            match judging.join_next().await {
+                Some(judged) => standing.extend(judged.ok()),
+                None => return Ok(standing),
+            }
+            step(standing.len());
+        }
+    }
+
+    async fn running(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        asking: Asking,
+        inventory: &Inventory,
+    ) -> Result<Vec<ContainerStanding>, Trouble> {
+        let namespace = inventory.namespace();
+        let running = self.containerd.running(namespace).await?;
+        if running.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (containers, more) = self.containerd.containers(namespace, Vec::new(), limits::NODE_CONTAINERS).await?;
+        if more {
+            let found = format!("more than {} containers are in {namespace}", limits::NODE_CONTAINERS);
+            return Err(Trouble::Unreachable(found));
+        }
+        let (mut standing, mut alike) = (Vec::new(), HashMap::new());
+        for container in containers.into_iter().filter(|container| running.contains(&container.id)) {
+            standing.push(self.container(snapshot, asking, inventory, container, &mut alike).await?);
+        }
         Ok(standing)
     }
 }
@@ -95,7 +184,10 @@ async fn judge(admission: &Arc<Admission>, snapshot: &Arc<Snapshot>, image: &OnN
     }
     admitted.unwrap_or_else(|| {
         let found = format!("{} has no manifest in the content store", image.target);
-        let fix = "pull it again, or remove it".to_owned();
-        Decision::refused(Violation { code: Code::ContainerdUnreachable, found, fix })
+        unknown(found, "pull it again, or remove it")
     })
+}
+
+fn unknown(found: String, fix: &str) -> Decision {
+    Decision::refused(Violation { code: Code::ContainerdUnreachable, found, fix: fix.to_owned() })
 }

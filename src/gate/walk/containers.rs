@@ -1,0 +1,186 @@
+//! Which image a container runs, and what the policy says of that. The image record may be gone, or lead elsewhere by now:
+//! the CRI plugin notes the configuration that it took, and every other client leaves the snapshot that it stands on.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Walk, judge, unknown};
+use crate::{
+    containerd::containers::{Container, Cri, Hook},
+    decisions::Asking,
+    evidence::content::{Inventory, NamedDocument, OnNode, Trouble},
+    image::Digest,
+    policy::decision::Decision,
+    snapshot::Snapshot,
+};
+
+/// The program of the start gate's hook, and the argument that selects it, as `enable` writes them.
+const HOOK: (&str, &str) = ("/usr/libexec/pullgate/verifiers/pullgate-verifier", "create-runtime");
+
+/// Who made a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The CRI plugin, for a pod: its runtime handler has the hook of the start gate, or a way around it is open.
+    Pod,
+    /// The CRI plugin, to hold a pod's namespaces. It runs no hooks for that.
+    Sandbox,
+    /// Another client, such as docker, nerdctl or ctr. These never ask the start gate.
+    Client,
+}
+
+/// A container on the node, and what the policy says of its image.
+#[derive(Clone, Debug)]
+pub struct ContainerStanding {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// Its identifier.
+    pub id: String,
+    /// The image as its maker named it; empty where it has none.
+    pub image: String,
+    /// Who made it.
+    pub origin: Origin,
+    /// Whether the start gate is asked before it starts.
+    pub hooked: bool,
+    /// The decision about its image; where several could be it, the one that refuses.
+    pub decision: Decision,
+}
+
+/// By what an image of a container is known, so that each is judged once in a walk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Known {
+    Config(Digest),
+    Chain { image: String, snapshotter: String, chain: Option<String> },
+}
+
+pub(super) type Alike = HashMap<Known, Decision>;
+
+impl ContainerStanding {
+    /// What the record of `container` alone says; no decision yet, which is a denial.
+    pub fn of(namespace: &str, container: &Container) -> Self {
+        let (origin, named) = match &container.cri {
+            Ok(Some(Cri::Sandbox(_))) => (Origin::Sandbox, None),
+            Ok(Some(Cri::Container(cri))) => (Origin::Pod, cri.image.clone()),
+            Ok(None) => (Origin::Client, None),
+            // Who writes what cannot be read must not thereby leave the pods.
+            Err(_) => (Origin::Pod, None),
+        };
+        Self {
+            namespace: namespace.to_owned(),
+            id: container.id.clone(),
+            image: named.unwrap_or_else(|| container.image.clone()),
+            origin,
+            hooked: container.spec.as_ref().is_ok_and(|spec| spec.create_runtime.iter().any(is_ours)),
+            decision: Decision::default(),
+        }
+    }
+
+    /// Whether a container of a pod started without the start gate, which is to be asked about it.
+    pub fn bypasses(&self) -> bool {
+        self.origin == Origin::Pod && !self.hooked
+    }
+}
+
+fn is_ours(hook: &Hook) -> bool {
+    hook.path == HOOK.0 && hook.args.get(1).is_some_and(|argument| argument == HOOK.1)
+}
+
+impl Walk {
+    /// Judges `container` of `inventory`'s namespace; what is `alike` was judged before.
+    ///
+    /// # Errors
+    /// When containerd did not answer.
+    pub(super) async fn container(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        asking: Asking,
+        inventory: &Inventory,
+        container: Container,
+        alike: &mut Alike,
+    ) -> Result<ContainerStanding, Trouble> {
+        let standing = ContainerStanding::of(inventory.namespace(), &container);
+        let known = self.known(inventory.namespace(), &container).await?;
+        let decision = match alike.get(&known) {
+            Some(decision) => decision.clone(),
+            None => {
+                let manifests = self.manifests_of(inventory, &known).await?;
+                let decision = match manifests.is_empty() {
+                    true => unknown(format!("{} is not on this node any more", said(&standing.image)), "start it anew"),
+                    false => {
+                        let target = manifests.iter().flatten().next().map_or(Digest::of(b""), |first| first.digest);
+                        judge(&self.admission, snapshot, &OnNode { records: Vec::new(), target, manifests }, asking)
+                            .await
+                    }
+                };
+                alike.insert(known, decision.clone());
+                decision
+            }
+        };
+        Ok(ContainerStanding { decision, ..standing })
+    }
+
+    /// Judges the container `id`; none when there is no such container.
+    ///
+    /// # Errors
+    /// When containerd did not answer.
+    pub async fn container_with(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        asking: Asking,
+        inventory: &Inventory,
+        id: &str,
+    ) -> Result<Option<ContainerStanding>, Trouble> {
+        match self.containerd.container(inventory.namespace(), id).await? {
+            Some(container) => {
+                let mut alike = Alike::new();
+                Ok(Some(self.container(snapshot, asking, inventory, container, &mut alike).await?))
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn known(&self, namespace: &str, container: &Container) -> Result<Known, Trouble> {
+        if let Ok(Some(Cri::Container(cri))) = &container.cri {
+            return Ok(Known::Config(cri.config));
+        }
+        let Container { image, snapshotter, snapshot_key, .. } = container;
+        let chain = match snapshot_key.is_empty() {
+            true => None,
+            false => self.containerd.chain_below(namespace, snapshotter, snapshot_key).await?,
+        };
+        Ok(Known::Chain { image: image.clone(), snapshotter: snapshotter.clone(), chain })
+    }
+
+    /// The manifests that can be the image: the one that its record leads to where that has these layers, else all that
+    /// have them.
+    async fn manifests_of(&self, inventory: &Inventory, known: &Known) -> Result<Vec<Vec<NamedDocument>>, Trouble> {
+        let (image, snapshotter, chain) = match known {
+            Known::Config(config) => return self.content.of_config(inventory, config).await,
+            Known::Chain { image, snapshotter, chain } => (image, snapshotter, chain),
+        };
+        let named = match inventory.target(image) {
+            Some(target) => self.content.on_node(inventory, target).await?.manifests,
+            None => Vec::new(),
+        };
+        let Some(chain) = chain else { return Ok(named) };
+        let mut stood_on = Vec::new();
+        for config in inventory.configs_of(snapshotter, chain) {
+            stood_on.extend(self.content.of_config(inventory, config).await?);
+        }
+        let is_named = |documents: &Vec<NamedDocument>| {
+            let manifest = documents.first().map(|manifest| manifest.digest);
+            named.iter().any(|named| named.first().map(|named| named.digest) == manifest)
+        };
+        match stood_on.iter().any(is_named) {
+            true => Ok(stood_on.into_iter().filter(is_named).collect()),
+            // Without a label that says so, the name is all there is.
+            false if stood_on.is_empty() => Ok(named),
+            false => Ok(stood_on),
+        }
+    }
+}
+
+fn said(image: &str) -> String {
+    match image {
+        "" => "what it was made from".to_owned(),
+        name => crate::image::sanitize(name, crate::limits::AUDIT_WORD_CHARS),
+    }
+}
