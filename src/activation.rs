@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, watch};
 
 use crate::{
     boot::{self, BootList},
-    config::{Config, NodeMode},
+    config::{Config, NodeMode, Watch},
     document::Problems,
     evidence::{RegistryOptions, registry::Registry},
     files, limits,
@@ -295,6 +295,8 @@ fn closed_config(file: &Path) -> Config {
         evidence: Vec::new(),
         insecure_skip_layer_rehash: false,
         insecure_continue_without_audit: false,
+        watch: Watch::default(),
+        quarantine: None,
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -57,7 +59,47 @@ pub struct Config {
     pub insecure_skip_layer_rehash: bool,
     /// Whether an allow goes out though its audit entry could not be written.
     pub insecure_continue_without_audit: bool,
+    /// What is looked at on the node beside requests.
+    pub watch: Watch,
+    /// Whether image records that the policy refuses are removed; none removes nothing.
+    pub quarantine: Option<Quarantine>,
 }
+
+/// What is looked at on the node beside requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Time between two walks over the node.
+    pub every: Duration,
+    /// containerd's namespaces that are not watched. The gates know no such exception.
+    pub exempt: Vec<String>,
+}
+
+/// How image records that the policy refuses are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Of a hundred images on the node, how many at most within an hour; always at least one image.
+    pub percent_an_hour: u32,
+    /// Time after a policy came into force, or the daemon started, in which nothing is removed.
+    pub after_activation: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(60 * u64::from(WALK_MINUTES)), exempt: Vec::new() }
+    }
+}
+
+/// Minutes between two walks, and their bounds.
+const WALK_MINUTES: u32 = 60;
+const WALK_MINUTES_BOUNDS: RangeInclusive<u32> = 5..=24 * 60;
+/// What quarantine may remove, and after how many minutes, and their bounds.
+const PERCENT: u32 = 10;
+const PERCENT_BOUNDS: RangeInclusive<u32> = 1..=100;
+const AFTER_MINUTES: u32 = 60;
+const AFTER_MINUTES_BOUNDS: RangeInclusive<u32> = 1..=7 * 24 * 60;
+/// Namespaces that can be exempt, and the characters of one (containerd, pkg/identifiers).
+const EXEMPT: usize = 64;
+const NAMESPACE_CHARS: usize = 76;
 
 /// A repository that has the evidence of other repositories' images, under the tags or referrers of their digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +128,10 @@ struct Document {
     unpack: UnpackTable,
     #[serde(default)]
     audit: AuditTable,
+    #[serde(default)]
+    watch: WatchTable,
+    #[serde(default)]
+    quarantine: QuarantineTable,
 }
 
 #[derive(Default, Deserialize)]
@@ -125,6 +171,21 @@ struct AuditTable {
     insecure_continue_without_audit: bool,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct WatchTable {
+    walk_every_minutes: Option<Spanned<u32>>,
+    exempt_namespaces: Vec<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct QuarantineTable {
+    images: bool,
+    percent_an_hour: Option<Spanned<u32>>,
+    minutes_after_activation: Option<Spanned<u32>>,
+}
+
 impl Config {
     /// Reads and checks `text`, the content of `file`. A relative `policy` is looked for beside it.
     ///
@@ -152,6 +213,8 @@ impl Config {
         }
         let evidence: Vec<EvidenceSource> =
             document.evidence.iter().filter_map(|table| table.read(&places, &mut problems)).collect();
+        let watch = document.watch.read(&places, &mut problems);
+        let quarantine = document.quarantine.read(&places, &mut problems);
         let address = document.containerd.address;
         if let Some(address) = address.as_ref().filter(|address| !address.get_ref().is_absolute()) {
             problems
@@ -170,6 +233,8 @@ impl Config {
             evidence,
             insecure_skip_layer_rehash: document.unpack.insecure_skip_layer_rehash,
             insecure_continue_without_audit: document.audit.insecure_continue_without_audit,
+            watch,
+            quarantine,
         })
     }
 }
@@ -180,6 +245,57 @@ impl Config {
         let sources = self.evidence.iter().filter(|source| source.images.iter().any(|image| image.matches(repository)));
         sources.map(|source| &source.repository)
     }
+}
+
+impl WatchTable {
+    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> Watch {
+        let every = self.walk_every_minutes.as_ref();
+        let every = number(every, WALK_MINUTES, &WALK_MINUTES_BOUNDS, places, problems);
+        for name in self.exempt_namespaces.iter().filter(|name| !is_namespace(name.get_ref())) {
+            problems.push(places.problem(name.span(), "not the name of a namespace of containerd"));
+        }
+        if let Some(beyond) = self.exempt_namespaces.get(EXEMPT) {
+            problems.push(places.problem(beyond.span(), format!("more than {EXEMPT} namespaces")));
+        }
+        let exempt = self.exempt_namespaces.iter().map(|name| name.get_ref().clone()).collect();
+        Watch { every: minutes(every), exempt }
+    }
+}
+
+impl QuarantineTable {
+    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> Option<Quarantine> {
+        let percent = self.percent_an_hour.as_ref();
+        let percent_an_hour = number(percent, PERCENT, &PERCENT_BOUNDS, places, problems);
+        let after = self.minutes_after_activation.as_ref();
+        let after = number(after, AFTER_MINUTES, &AFTER_MINUTES_BOUNDS, places, problems);
+        self.images.then(|| Quarantine { percent_an_hour, after_activation: minutes(after) })
+    }
+}
+
+fn minutes(count: u32) -> Duration {
+    Duration::from_secs(60 * u64::from(count))
+}
+
+fn number(
+    given: Option<&Spanned<u32>>,
+    usual: u32,
+    bounds: &RangeInclusive<u32>,
+    places: &Places,
+    problems: &mut Vec<Problem>,
+) -> u32 {
+    match given {
+        Some(given) if !bounds.contains(given.get_ref()) => {
+            let why = format!("from {} to {}", bounds.start(), bounds.end());
+            problems.push(places.problem(given.span(), why));
+            usual
+        }
+        given => given.map_or(usual, |given| *given.get_ref()),
+    }
+}
+
+fn is_namespace(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (1..=NAMESPACE_CHARS).contains(&name.len()) && name.chars().all(known)
 }
 
 impl EvidenceTable {
@@ -251,6 +367,45 @@ mod tests {
         };
         assert_eq!(found("reg.io/private/app"), ["sig.io:5000/all", "other.io/x"]);
         assert_eq!(found("reg.io/app"), ["other.io/x"]);
+    }
+
+    #[test]
+    fn nothing_is_removed_unless_it_is_asked_for() {
+        let config = parse("mode = \"enforce\"").unwrap();
+        assert_eq!((config.watch, config.quarantine), (Watch::default(), None));
+        let text = "mode = \"enforce\"\n[watch]\nwalk-every-minutes = 5\nexempt-namespaces = [\"buildkit\", \"a.b-c_d\"]\n\
+                    [quarantine]\npercent-an-hour = 100\nminutes-after-activation = 1\n";
+        let config = parse(text).unwrap();
+        assert_eq!(config.watch.every, Duration::from_secs(300));
+        assert_eq!(config.watch.exempt, ["buildkit", "a.b-c_d"]);
+        assert_eq!(config.quarantine, None);
+        let config = parse(&text.replace("[quarantine]", "[quarantine]\nimages = true")).unwrap();
+        let after_activation = Duration::from_secs(60);
+        assert_eq!(config.quarantine, Some(Quarantine { percent_an_hour: 100, after_activation }));
+        let config = parse("mode = \"enforce\"\n[quarantine]\nimages = true").unwrap();
+        let after_activation = Duration::from_secs(3600);
+        assert_eq!(config.quarantine, Some(Quarantine { percent_an_hour: 10, after_activation }));
+    }
+
+    #[test]
+    fn how_often_and_how_much_is_bounded() {
+        for (line, why) in [
+            ("[watch]\nwalk-every-minutes = 4", "3:22: from 5 to 1440"),
+            ("[watch]\nwalk-every-minutes = 1441", "3:22: from 5 to 1440"),
+            ("[watch]\nwalk-every-minutes = -1", "3:22: "),
+            ("[watch]\nexempt-namespaces = [\"a b\"]", "3:22: not the name"),
+            ("[watch]\nexempt-namespaces = [\"\"]", "3:22: not the name"),
+            ("[quarantine]\npercent-an-hour = 0", "3:19: from 1 to 100"),
+            ("[quarantine]\npercent-an-hour = 101", "3:19: from 1 to 100"),
+            ("[quarantine]\nminutes-after-activation = 0", "3:28: from 1 to 10080"),
+            ("[quarantine]\nimage = true", "3:1: unknown key `image`; did you mean `images`?"),
+        ] {
+            let found = parse(&format!("mode = \"audit\"\n{line}")).unwrap_err().to_string();
+            assert!(found.contains(&format!("config.toml:{why}")), "{found}\n{why}");
+        }
+        let many = |count: usize| format!("mode = \"audit\"\n[watch]\nexempt-namespaces = {:?}", vec!["a"; count]);
+        assert!(parse(&many(EXEMPT)).is_ok());
+        assert!(parse(&many(EXEMPT + 1)).unwrap_err().to_string().contains("more than 64 namespaces"));
     }
 
     #[test]
