@@ -1,4 +1,5 @@
-//! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`.
+//! containerd's API as pullgate uses it: read-only but for one delegated `Diff.Apply`, and the image records that quarantine
+//! removes.
 
 pub mod containers;
 mod events;
@@ -13,8 +14,8 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        ApplyRequest, ApplyResponse, GetImageRequest, Image, Info, ListContainersRequest, ListContentRequest,
-        ListImagesRequest, ListNamespacesRequest, PluginsRequest, ReadContentRequest,
+        ApplyRequest, ApplyResponse, DeleteImageRequest, GetImageRequest, Image, Info, ListContainersRequest,
+        ListContentRequest, ListImagesRequest, ListNamespacesRequest, PluginsRequest, ReadContentRequest,
         containers_client::ContainersClient,
         content_client::ContentClient,
         diff_client::DiffClient,
@@ -24,7 +25,7 @@ use containerd_client::{
         snapshots::{ListSnapshotsRequest, MountsRequest, StatSnapshotRequest, snapshots_client::SnapshotsClient},
         version_client::VersionClient,
     },
-    types::Mount,
+    types::{Descriptor, Mount},
 };
 use hyper_util::rt::TokioIo;
 use tonic::{
@@ -318,6 +319,17 @@ impl Containerd {
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
         let all = ListImagesRequest { filters: Vec::new() };
         Ok(client.list(request(all, Some(namespace))).await?.into_inner().images)
+    }
+
+    /// Removes the image record `name` if it still leads to `target`; containerd 1.7 removes it in any case. That there is
+    /// none is no error. What it leads to goes when nothing needs it any more.
+    pub async fn remove_image(&self, namespace: &str, name: &str, target: &Digest) -> Result<(), Status> {
+        let target = Descriptor { digest: target.to_string(), ..Descriptor::default() };
+        let delete = DeleteImageRequest { name: name.to_owned(), sync: false, target: Some(target) };
+        match ImagesClient::new(self.channel.clone()).delete(request(delete, Some(namespace))).await {
+            Err(status) if status.code() != Code::NotFound => Err(status),
+            _ => Ok(()),
+        }
     }
 
     /// The digest that the image record `name` stands for; none when there is no such record.

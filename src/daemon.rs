@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::{sleep, timeout},
+    sync::watch::{Receiver, channel},
+    time::sleep,
 };
 
 use crate::{
@@ -13,13 +13,12 @@ use crate::{
     admission::Admission,
     audit::{Journal, Record},
     clock::Clock,
-    containerd::{Containerd, Events},
-    decisions::Asking,
+    containerd::{Containerd, Events, Told},
     evidence::{content::ContentStore, kept::Kept},
     gate, limits,
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
-    policy::decision::{Verdict, Violation},
+    policy::decision::Violation,
     snapshot::Snapshot,
     status, systemd,
 };
@@ -53,20 +52,24 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
     let admission = Arc::new(Admission::new(clock.clone(), kept.clone()));
     let walk = Arc::new(gate::Walk::new(containerd.clone(), content.clone(), admission.clone()));
-    let judge_node = {
-        let journal = journal.clone();
-        move |snapshot| judge_node(walk.clone(), journal.clone(), snapshot)
+    let watch = Arc::new(gate::Watch::new(containerd.clone(), walk, journal.clone()));
+    let prepare = {
+        let watch = watch.clone();
+        move |snapshot| {
+            let watch = watch.clone();
+            async move { watch.prepare(snapshot).await }
+        }
     };
     let sandbox = Arc::new(SandboxWatch::new(containerd.clone()));
     let tell = tell(journal.clone(), containerd.clone(), sandbox.clone(), options.runtime);
     let activation = Activation::new(options.paths, tell);
-    let activation = Arc::new(activation.preparing(judge_node.clone()));
+    let activation = Arc::new(activation.preparing(prepare));
     let resolve =
         Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
     let unpack =
         Arc::new(gate::Unpack::new(containerd.clone(), content, admission, activation.clone(), journal.clone()));
 
-    let (stopping, stop) = watch::channel(false);
+    let (stopping, stop) = channel(false);
     let stopped = move || {
         let mut stop = stop.clone();
         async move {
@@ -87,6 +90,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         activation: activation.clone(),
         resolve,
         unpack,
+        watch: watch.clone(),
         sandbox: sandbox.clone(),
         clock: clock.clone(),
         kept,
@@ -99,10 +103,10 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let (snapshot, _) = activation.load().await;
     write(&journal, Record::started(snapshot.config.mode)).await;
     systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
-    let judging = tokio::spawn(judge_node(snapshot));
-    let watching = tokio::spawn(watch(activation.clone(), sandbox.clone(), events.connections()));
+    let watching = tokio::spawn(watch.clone().run(activation.clone(), events.connections()));
+    let minding = tokio::spawn(mind_sandbox(activation.clone(), sandbox.clone(), events.connections()));
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
-    let listening = tokio::spawn(async move { events.follow(|told| hearing.hear(told)).await });
+    let listening = tokio::spawn(async move { hear(&events, &hearing, &watch).await });
     let keeping_time = tokio::spawn({
         let clock = clock.clone();
         async move { clock.keep().await }
@@ -117,8 +121,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         }
     };
     watchdog.abort();
-    judging.abort();
     watching.abort();
+    minding.abort();
     reporting.abort();
     keeping_time.abort();
     listening.abort();
@@ -149,27 +153,18 @@ async fn signals(activation: &Activation, sandbox: &SandboxWatch) {
     }
 }
 
-/// Judges what is on the node by what is kept on it, so that the requests after it find a decision, and records what the
-/// policy does not admit. Takes [`limits::WALK`] at most.
-async fn judge_node(walk: Arc<gate::Walk>, journal: Arc<Journal>, snapshot: Arc<Snapshot>) {
-    let judged = match timeout(limits::WALK, walk.judge(&snapshot, Asking::Offline, &[], &|_, _| ())).await {
-        Ok(Ok(judged)) => judged.images,
-        Ok(Err(trouble)) => return tracing::warn!("the images on this node were not judged: {trouble}"),
-        Err(_) => return tracing::warn!("the images on this node were not all judged in {:?}", limits::WALK),
+/// Passes on what containerd tells.
+async fn hear(events: &Events, unpack: &gate::Unpack, watch: &gate::Watch) {
+    let tell = |told: &Told| {
+        unpack.hear(told);
+        watch.hear(told);
     };
-    let standing = judged;
-    let named = |verdict| -> Vec<String> {
-        standing.iter().filter(|standing| standing.decision.verdict == verdict).map(gate::Standing::name).collect()
-    };
-    let (refused, unknown) = (named(Verdict::Deny), named(Verdict::Inconclusive));
-    if !standing.is_empty() {
-        write(&journal, Record::node_judged(snapshot.revision(), standing.len(), &refused, &unknown)).await;
-    }
+    events.follow(tell).await;
 }
 
 /// Looks at the sandbox image whenever the files were read or containerd was restarted, and until containerd says which
 /// it is.
-async fn watch(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>, mut connections: watch::Receiver<u64>) {
+async fn mind_sandbox(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>, mut connections: Receiver<u64>) {
     let mut snapshots = activation.subscribe();
     loop {
         let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
@@ -240,8 +235,8 @@ mod tests {
         let paths = Paths { config: folder.path().join("config.toml"), boot: folder.path().into(), state: None };
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let _ = activation.load().await;
-        let (_never, connections) = watch::channel(0);
-        let watching = tokio::spawn(watch(activation, sandbox.clone(), connections));
+        let (_never, connections) = channel(0);
+        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), connections));
         while sandbox.last().is_none() {
             tokio::task::yield_now().await;
         }
@@ -264,8 +259,8 @@ mod tests {
         let paths = Paths { config: folder.path().join("config.toml"), boot: folder.path().into(), state: None };
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let _ = activation.load().await;
-        let (connected, connections) = watch::channel(0);
-        let watching = tokio::spawn(watch(activation, sandbox.clone(), connections));
+        let (connected, connections) = channel(0);
+        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), connections));
         for looks in 1..4 {
             tokio::time::sleep(limits::SANDBOX_PAUSE / 10).await;
             assert_eq!(fake.asked().len(), looks);
@@ -282,12 +277,12 @@ mod tests {
         let containerd = Arc::new(Containerd::new(&at("containerd")));
         let content = Arc::new(ContentStore::new(containerd.clone(), Kept::default()));
         let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
-        let walk = Arc::new(gate::Walk::new(containerd, content, admission));
+        let walk = Arc::new(gate::Walk::new(containerd.clone(), content, admission));
         let journal = Arc::new(Journal::open(&at("journal"), &at("numbers")));
         let paths = Paths { config: at("config.toml"), boot: at("boot.d"), state: None };
         let snapshot = Activation::new(paths, |_, _| ()).load().await.0;
         let began = tokio::time::Instant::now();
-        judge_node(walk, journal.clone(), snapshot).await;
+        gate::Watch::new(containerd, walk, journal.clone()).prepare(snapshot).await;
         assert_eq!(began.elapsed().as_secs(), limits::WALK.as_secs());
         assert_eq!((journal.written(), journal.failed()), (0, 0));
     }

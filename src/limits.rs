@@ -142,6 +142,26 @@ pub const KEPT_WAITING: usize = 256;
 /// Time for judging what is on the node before a new policy takes force.
 pub const WALK: Duration = Duration::from_secs(3);
 
+/// Time for a walk in the background.
+pub const WALK_LONGEST: Duration = Duration::from_secs(60);
+/// Pause before a walk that failed is tried again; it doubles up to the time between two walks.
+pub const WALK_RETRY: Duration = Duration::from_secs(10);
+/// What containerd told and was not looked at yet; more leads to a walk.
+pub const TOLD_WAITING: usize = 1024;
+/// Pause before what was told is looked at, so that the several records of one image are looked at together.
+pub const TOLD_PAUSE: Duration = Duration::from_millis(200);
+/// Images and containers that are remembered as told, each; what does not fit is told no more than once in a walk.
+pub const WATCHED: usize = 16_384;
+/// Images that are verified in the background at the same time.
+pub const PARALLEL_VERIFICATIONS: usize = 2;
+/// Pause before an image that could not be told about is verified in the background again; it doubles up to
+/// [`VERIFY_AGAIN_MOST`].
+pub const VERIFY_AGAIN: Duration = Duration::from_secs(600);
+/// See [`VERIFY_AGAIN`].
+pub const VERIFY_AGAIN_MOST: Duration = Duration::from_secs(24 * 3600);
+/// Pause of all verification in the background when a registry limits the rate of requests.
+pub const VERIFY_PAUSE: Duration = Duration::from_secs(60);
+
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;
 /// Bytes of what one decision keeps to explain itself, structures included.

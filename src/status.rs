@@ -15,7 +15,7 @@ use crate::{
     audit::Journal,
     clock::Clock,
     evidence::kept::Kept,
-    gate::{Counts, Resolve, Unpack},
+    gate::{Counts, Resolve, Unpack, Watch, WatchReport},
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
     snapshot::Snapshot,
@@ -64,6 +64,9 @@ pub struct Status {
     pub resolve: Answers,
     /// What the unpack gate answered since the start.
     pub unpack: Answers,
+    /// What the watch saw.
+    #[serde(default)]
+    pub watch: WatchReport,
     /// Decisions that still hold.
     pub decisions: u64,
     /// Requests to registries.
@@ -114,6 +117,8 @@ pub struct Report {
     pub resolve: Arc<Resolve>,
     /// The unpack gate.
     pub unpack: Arc<Unpack>,
+    /// The watch over the node.
+    pub watch: Arc<Watch>,
     /// The watch on the sandbox image.
     pub sandbox: Arc<SandboxWatch>,
     /// The time to decide by.
@@ -205,6 +210,7 @@ impl Report {
             },
             resolve: Answers::of(self.resolve.counts(), 0),
             unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
+            watch: self.watch.report(),
             decisions: self.unpack.remembered(),
             clock: self.clock.now().err().map(|not_set| not_set.to_string()).or_else(|| self.clock.behind()),
             evidence_lost: self.kept.lost(),

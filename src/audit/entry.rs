@@ -53,6 +53,10 @@ fields! {
     Layer = "PULLGATE_LAYER",
     /// containerd's namespace.
     Namespace = "PULLGATE_NAMESPACE",
+    /// The container, by its identifier.
+    Container = "PULLGATE_CONTAINER",
+    /// An image record that is removed, one field each.
+    Removed = "PULLGATE_REMOVED",
     /// The repository under which the rule was found.
     Repository = "PULLGATE_REPOSITORY",
     /// The name of the rule that governed.

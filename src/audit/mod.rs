@@ -11,6 +11,7 @@ mod numbers;
 pub mod record;
 mod socket;
 mod told;
+pub mod watched;
 
 /// The unit of the daemon, by which journald says who sent an entry.
 pub const UNIT: &str = "pullgate.service";

@@ -79,6 +79,16 @@ kinds! {
     PolicyRejected = "ba4c2e67a5bb4190800662134a5c7d5b" "3",
     /// The images on the node were judged under a policy.
     NodeJudged = "5d1b90a7e2f44c0c8f6a3c2b7d9e4f18" "5",
+    /// An image is on the node that the policy does not admit.
+    ImageNotAdmitted = "2f6b7c0d94c84a6fb1c1f1f36d2a7e05" "4",
+    /// A container runs whose image the policy does not admit.
+    ContainerNotAdmitted = "7d0e5a1c3b9f4d2e8a64c7f0b1952e3d" "4",
+    /// A container of a pod was made without the hook of the start gate.
+    StartGateBypassed = "c95d2b8e60f74e1ab3d8f42a7e01c6b9" "1",
+    /// The records of an image that the policy refuses are removed.
+    ImageQuarantined = "e18a4f7b2c6d4903b5f0a9d37c84e261" "4",
+    /// Image records stay that the policy refuses: as many as may be within an hour were removed.
+    QuarantineExhausted = "40c7e9d1a5b24f86937be2f80d6a1c5e" "1",
     /// A verifier or hook had no answer from the daemon. It writes this entry itself, outside the chain.
     Unanswered = "06f1767da48b4809916e7dfbfd80746c" "3",
 }
@@ -124,6 +134,13 @@ impl Record {
             Verdict::Deny => (Kind::Deny, decision.message(Some(&id.to_string()))),
             Verdict::Inconclusive => (Kind::Inconclusive, decision.message(Some(&id.to_string()))),
         };
+        Self::about(kind, message, decision, facts)
+    }
+
+    /// An entry about `decision`.
+    pub(super) fn about(kind: Kind, message: String, decision: &Decision, facts: &Facts<'_>) -> Self {
+        let image = facts.image.or(decision.name.as_deref());
+        let digest = facts.digest.or(decision.digest.as_ref());
         let verdict = match decision.verdict {
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",
@@ -203,14 +220,22 @@ impl Record {
     }
 
     /// The images on the node under the policy `revision`: how many there are, and the names of those that it does not
-    /// admit and of those that cannot be told without asking a registry.
-    pub fn node_judged(revision: &str, images: usize, refused: &[String], unknown: &[String]) -> Self {
+    /// admit and of those that cannot be told without asking a registry; how many containers run, and of how many the image
+    /// is not admitted.
+    pub fn node_judged(
+        revision: &str,
+        images: usize,
+        refused: &[String],
+        unknown: &[String],
+        (containers, without): (usize, usize),
+    ) -> Self {
         let listed = |names: &[String]| match names {
             [] => "none".to_owned(),
             [first, ..] => format!("{} ({}…)", names.len(), sanitize(first, limits::AUDIT_WORD_CHARS)),
         };
         let message = format!(
-            "policy {}: {images} images on this node, {} admitted; refused: {}; cannot be told without a registry: {}",
+            "policy {}: {images} images on this node, {} admitted; refused: {}; cannot be told without a registry: {}; \
+             {containers} containers run, {without} of them without an allow",
             sanitize(revision, limits::AUDIT_WORD_CHARS),
             images.saturating_sub(refused.len() + unknown.len()),
             listed(refused),
@@ -241,7 +266,7 @@ impl Record {
         encode(self.fields.iter().map(|(field, value)| (field.name().as_bytes(), value.as_bytes())))
     }
 
-    fn new(kind: Kind, message: String) -> Self {
+    pub(super) fn new(kind: Kind, message: String) -> Self {
         let mut record = Self { kind, fields: Vec::with_capacity(32) };
         record.set(Field::Message, message);
         record.set(Field::MessageId, kind.message_id());
@@ -250,7 +275,7 @@ impl Record {
         record
     }
 
-    fn set(&mut self, field: Field, value: impl fmt::Display) {
+    pub(super) fn set(&mut self, field: Field, value: impl fmt::Display) {
         self.fields.push((field, clip(value.to_string())));
     }
 
@@ -273,7 +298,7 @@ impl Record {
     }
 
     /// One field for each value, so that `journalctl FIELD=VALUE` finds every one of them.
-    fn set_all(&mut self, field: Field, values: impl ExactSizeIterator<Item = impl fmt::Display>) {
+    pub(super) fn set_all(&mut self, field: Field, values: impl ExactSizeIterator<Item = impl fmt::Display>) {
         let more = values.len().saturating_sub(limits::AUDIT_VALUES);
         for value in values.take(limits::AUDIT_VALUES) {
             self.set(field, value);
@@ -287,17 +312,27 @@ impl Record {
 fn admission(decision: &Decision, image: Option<&str>, digest: Option<&Digest>) -> String {
     let word = |text: &str| sanitize(text, limits::AUDIT_WORD_CHARS);
     let rule = decision.rule.as_deref().map(|rule| format!(" rule \"{}\"", word(rule))).unwrap_or_default();
-    let subject = match (image, digest) {
-        (Some(image), Some(digest)) if !image.contains('@') => format!("{}@{digest}", word(image)),
-        (Some(image), _) => word(image),
-        (None, Some(digest)) => digest.to_string(),
-        (None, None) => "no name, no digest".to_owned(),
-    };
+    let subject = named(image, digest);
     let vouched = match decision.attestors.as_slice() {
         [] => String::new(),
         attestors => format!(" by {}", sanitize(&attestors.join(", "), limits::MESSAGE_CHARS)),
     };
     format!("{}{rule}: {subject}{vouched}", Verdict::Allow.word())
+}
+
+/// What `decision` is about, for a person.
+pub(super) fn subject_of(decision: &Decision, facts: &Facts<'_>) -> String {
+    named(facts.image.or(decision.name.as_deref()), facts.digest.or(decision.digest.as_ref()))
+}
+
+fn named(image: Option<&str>, digest: Option<&Digest>) -> String {
+    let word = |text: &str| sanitize(text, limits::AUDIT_WORD_CHARS);
+    match (image, digest) {
+        (Some(image), Some(digest)) if !image.contains('@') => format!("{}@{digest}", word(image)),
+        (Some(image), _) => word(image),
+        (None, Some(digest)) => digest.to_string(),
+        (None, None) => "no name, no digest".to_owned(),
+    }
 }
 
 /// Values that hold nothing which JSON cannot say.

@@ -5,13 +5,14 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::json;
 
 use super::{Output, complain, digests};
 use crate::{
+    gate::{LastWalk, WatchReport},
     image::sanitize,
     node::{
         connection::{self, Connection, Gate},
@@ -152,6 +153,7 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     };
     row("resolve gate", gate(&status.resolve));
     row("unpack gate", format!("{}; {} layers", gate(&status.unpack), status.unpack.layers));
+    row("watch", watch(&status.watch));
     row(
         "evidence",
         format!(
@@ -166,6 +168,22 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
             status.audit_written, status.audit_failed, status.log_dropped
         ),
     );
+}
+
+fn watch(report: &WatchReport) -> String {
+    let WatchReport { bypasses, containers_without_allow, images_without_allow, quarantined, last_walk } = report;
+    let last = match last_walk {
+        None => "not yet walked".to_owned(),
+        Some(LastWalk { at, images, containers, milliseconds }) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let ago = duration(now.saturating_sub(*at));
+            format!("walked {ago} ago over {images} images and {containers} containers in {milliseconds} ms")
+        }
+    };
+    format!(
+        "{images_without_allow} images and {containers_without_allow} running containers not admitted, {bypasses} ways \
+         around the start gate, {quarantined} quarantined; {last}"
+    )
 }
 
 fn duration(seconds: u64) -> String {

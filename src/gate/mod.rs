@@ -10,6 +10,7 @@ mod resolve;
 mod subjects;
 mod unpack;
 mod walk;
+mod watch;
 
 pub use answer::{Counts, leave_word};
 pub use diff::serve;
@@ -17,4 +18,5 @@ pub use image::{InRegistry, decide};
 pub use resolve::Resolve;
 pub use subjects::fetched;
 pub use unpack::Unpack;
-pub use walk::{ContainerStanding, Judged, Origin, Standing, Walk};
+pub use walk::{ContainerStanding, Judged, Origin, Progress, Standing, Walk};
+pub use watch::{LastWalk, Watch, WatchReport};

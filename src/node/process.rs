@@ -132,6 +132,11 @@ fn unit(cgroup: &str) -> Option<String> {
 }
 
 /// The moment that a `/proc/PID/stat` names, which counts from the boot.
+/// When the process `pid` was started, to a hundredth of a second.
+pub fn started_at(pid: i32) -> Option<SystemTime> {
+    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, at)| at)
+}
+
 fn started(stat: &str) -> Option<(u64, SystemTime)> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let ticks: u64 = fields.split(' ').nth(19)?.parse().ok()?;

@@ -78,14 +78,14 @@ impl Inventory {
             if let Some(snapshotter) = label.strip_prefix(UNPACKED) {
                 *links += 1;
                 self.unpacked.entry((snapshotter.to_owned(), value.clone())).or_default().push(digest);
-            } else if label.starts_with(CHILD) {
+            } else if let Some(kind) = label.strip_prefix(CHILD) {
                 is_document = true;
-                if label[CHILD.len()..] == *".config" {
+                if kind == ".config" {
                     self.manifests.insert(digest);
                 }
                 let Ok(child) = value.parse() else { continue };
                 // Nobody asks which manifests have a layer.
-                if !label[CHILD.len()..].starts_with(".l.") {
+                if !kind.starts_with(".l.") {
                     *links += 1;
                     self.above.entry(child).or_default().push(digest);
                 }
@@ -180,3 +180,6 @@ impl ContentStore {
         Ok(manifests)
     }
 }
+
+#[cfg(test)]
+mod tests;

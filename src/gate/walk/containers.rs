@@ -1,15 +1,20 @@
 //! Which image a container runs, and what the policy says of that. The image record may be gone, or lead elsewhere by now:
 //! the CRI plugin notes the configuration that it took, and every other client leaves the snapshot that it stands on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use super::{Walk, judge, unknown};
+use jiff::Timestamp;
+
+use super::{Walk, digests, judge, unknown};
 use crate::{
     containerd::containers::{Container, Cri, Hook},
     decisions::Asking,
     evidence::content::{Inventory, NamedDocument, OnNode, Trouble},
     image::Digest,
-    policy::decision::Decision,
+    policy::decision::{Decision, Verdict},
     snapshot::Snapshot,
 };
 
@@ -40,6 +45,14 @@ pub struct ContainerStanding {
     pub origin: Origin,
     /// Whether the start gate is asked before it starts.
     pub hooked: bool,
+    /// Whether the self-test made it, which is nobody's else.
+    pub self_test: bool,
+    /// Everything that can admit its image: the manifests that could be it, and the indexes that list them.
+    pub documents: BTreeSet<Digest>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// What runs it.
+    pub runtime: String,
     /// The decision about its image; where several could be it, the one that refuses.
     pub decision: Decision,
 }
@@ -51,31 +64,12 @@ pub(super) enum Known {
     Chain { image: String, snapshotter: String, chain: Option<String> },
 }
 
-pub(super) type Alike = HashMap<Known, Decision>;
+pub(super) type Alike = HashMap<Known, (Decision, BTreeSet<Digest>)>;
 
 impl ContainerStanding {
-    /// What the record of `container` alone says; no decision yet, which is a denial.
-    pub fn of(namespace: &str, container: &Container) -> Self {
-        let (origin, named) = match &container.cri {
-            Ok(Some(Cri::Sandbox(_))) => (Origin::Sandbox, None),
-            Ok(Some(Cri::Container(cri))) => (Origin::Pod, cri.image.clone()),
-            Ok(None) => (Origin::Client, None),
-            // Who writes what cannot be read must not thereby leave the pods.
-            Err(_) => (Origin::Pod, None),
-        };
-        Self {
-            namespace: namespace.to_owned(),
-            id: container.id.clone(),
-            image: named.unwrap_or_else(|| container.image.clone()),
-            origin,
-            hooked: container.spec.as_ref().is_ok_and(|spec| spec.create_runtime.iter().any(is_ours)),
-            decision: Decision::default(),
-        }
-    }
-
     /// Whether a container of a pod started without the start gate, which is to be asked about it.
     pub fn bypasses(&self) -> bool {
-        self.origin == Origin::Pod && !self.hooked
+        self.origin == Origin::Pod && !self.hooked && !self.self_test
     }
 }
 
@@ -84,6 +78,31 @@ fn is_ours(hook: &Hook) -> bool {
 }
 
 impl Walk {
+    /// What the record of `container` alone says: no decision yet, which is a denial, but for the self-test's.
+    fn standing(&self, namespace: &str, container: &Container) -> ContainerStanding {
+        let (origin, config, named) = match &container.cri {
+            Ok(Some(Cri::Sandbox(_))) => (Origin::Sandbox, None, None),
+            Ok(Some(Cri::Container(cri))) => (Origin::Pod, Some(cri.config), cri.image.clone()),
+            Ok(None) => (Origin::Client, None, None),
+            // Who writes what cannot be read must not thereby leave the pods.
+            Err(_) => (Origin::Pod, None, None),
+        };
+        let self_test = config.is_some_and(|config| self.admission.one_time().lists(&config));
+        let verdict = if self_test { Verdict::Allow } else { Verdict::default() };
+        ContainerStanding {
+            namespace: namespace.to_owned(),
+            id: container.id.clone(),
+            image: named.unwrap_or_else(|| container.image.clone()),
+            origin,
+            hooked: container.spec.as_ref().is_ok_and(|spec| spec.create_runtime.iter().any(is_ours)),
+            self_test,
+            documents: BTreeSet::new(),
+            created: container.created,
+            runtime: container.runtime.clone(),
+            decision: Decision { verdict, self_test, ..Decision::default() },
+        }
+    }
+
     /// Judges `container` of `inventory`'s namespace; what is `alike` was judged before.
     ///
     /// # Errors
@@ -96,25 +115,37 @@ impl Walk {
         container: Container,
         alike: &mut Alike,
     ) -> Result<ContainerStanding, Trouble> {
-        let standing = ContainerStanding::of(inventory.namespace(), &container);
+        let standing = self.standing(inventory.namespace(), &container);
+        if standing.self_test {
+            return Ok(standing);
+        }
         let known = self.known(inventory.namespace(), &container).await?;
-        let decision = match alike.get(&known) {
-            Some(decision) => decision.clone(),
+        let (decision, documents) = match alike.get(&known) {
+            Some(judged) => judged.clone(),
             None => {
                 let manifests = self.manifests_of(inventory, &known).await?;
-                let decision = match manifests.is_empty() {
-                    true => unknown(format!("{} is not on this node any more", said(&standing.image)), "start it anew"),
-                    false => {
-                        let target = manifests.iter().flatten().next().map_or(Digest::of(b""), |first| first.digest);
-                        judge(&self.admission, snapshot, &OnNode { records: Vec::new(), target, manifests }, asking)
-                            .await
+                let documents: BTreeSet<Digest> = digests(&manifests).collect();
+                let decision = match documents.first() {
+                    None => unknown(format!("{} is not on this node any more", said(&standing.image)), "start it anew"),
+                    Some(target) => {
+                        let image = OnNode { records: Vec::new(), target: *target, manifests };
+                        judge(&self.admission, snapshot, &image, asking).await
                     }
                 };
-                alike.insert(known, decision.clone());
-                decision
+                alike.insert(known, (decision.clone(), documents.clone()));
+                (decision, documents)
             }
         };
-        Ok(ContainerStanding { decision, ..standing })
+        Ok(ContainerStanding { decision, documents, ..standing })
+    }
+
+    /// What the record of the container `id` says; none when there is no such container.
+    ///
+    /// # Errors
+    /// When containerd did not answer.
+    pub async fn record(&self, namespace: &str, id: &str) -> Result<Option<ContainerStanding>, Trouble> {
+        let container = self.containerd.container(namespace, id).await?;
+        Ok(container.map(|container| self.standing(namespace, &container)))
     }
 
     /// Judges the container `id`; none when there is no such container.
