@@ -406,6 +406,15 @@ fn header<T>(request: &Request<T>, name: &str) -> Option<String> {
     request.metadata().get(name)?.to_str().ok().map(str::to_owned)
 }
 
+/// A call within `namespace`; what it makes hangs on `lease`, if there is one.
+pub(crate) fn leased<T>(message: T, namespace: &str, lease: Option<&str>) -> Request<T> {
+    let mut request = request(message, Some(namespace));
+    if let Some(lease) = lease {
+        insert(&mut request, LEASE, lease);
+    }
+    request
+}
+
 fn request<T>(message: T, namespace: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limits::CONTAINERD_CALL);

@@ -19,6 +19,7 @@ use crate::{
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
     policy::decision::Violation,
+    selftest::SelfTest,
     snapshot::Snapshot,
     status, systemd,
 };
@@ -66,8 +67,14 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let activation = Arc::new(activation.preparing(prepare));
     let resolve =
         Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
-    let unpack =
-        Arc::new(gate::Unpack::new(containerd.clone(), content, admission, activation.clone(), journal.clone()));
+    let unpack = Arc::new(gate::Unpack::new(
+        containerd.clone(),
+        content,
+        admission.clone(),
+        activation.clone(),
+        journal.clone(),
+    ));
+    let selftest = Arc::new(SelfTest::new(containerd.clone(), admission, activation.clone(), journal.clone()));
 
     let (stopping, stop) = channel(false);
     let stopped = move || {
@@ -91,6 +98,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         resolve,
         unpack,
         watch: watch.clone(),
+        selftest: selftest.clone(),
         sandbox: sandbox.clone(),
         clock: clock.clone(),
         kept,
@@ -105,6 +113,11 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
     let watching = tokio::spawn(watch.clone().run(activation.clone(), events.connections()));
     let minding = tokio::spawn(mind_sandbox(activation.clone(), sandbox.clone(), events.connections()));
+    let testing_on_request = tokio::spawn(selftest.clone().serve(sockets.selftest));
+    let testing = tokio::spawn({
+        let selftest = selftest.clone();
+        async move { selftest.keep().await }
+    });
     let watchdog = tokio::spawn(systemd::watchdog(|| true));
     let listening = tokio::spawn(async move { hear(&events, &hearing, &watch).await });
     let keeping_time = tokio::spawn({
@@ -115,6 +128,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         served = &mut serving => served,
         () = signals(&activation, &sandbox) => {
             systemd::stopping();
+            testing.abort();
+            selftest.leave().await;
             // Nobody waits for it only when the gates have ended already.
             let _ = stopping.send(true);
             serving.await
@@ -124,6 +139,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     watching.abort();
     minding.abort();
     reporting.abort();
+    testing.abort();
+    testing_on_request.abort();
     keeping_time.abort();
     listening.abort();
     clock.save();

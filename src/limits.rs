@@ -161,6 +161,10 @@ pub const VERIFY_AGAIN: Duration = Duration::from_secs(600);
 pub const VERIFY_AGAIN_MOST: Duration = Duration::from_secs(24 * 3600);
 /// Pause of all verification in the background when a registry limits the rate of requests.
 pub const VERIFY_PAUSE: Duration = Duration::from_secs(60);
+/// Time for one self-test of the gates.
+pub const SELF_TEST: Duration = Duration::from_secs(120);
+/// Askers that wait for one self-test; more are turned away.
+pub const SELF_TEST_ASKERS: usize = 16;
 
 /// Decisions held in memory.
 pub const DECISIONS: u64 = 10_000;

@@ -18,6 +18,7 @@ use crate::{
     gate::{Counts, Resolve, Unpack, Watch, WatchReport},
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
+    selftest::{self, SelfTest},
     snapshot::Snapshot,
     systemd,
 };
@@ -67,6 +68,9 @@ pub struct Status {
     /// What the watch saw.
     #[serde(default)]
     pub watch: WatchReport,
+    /// What the self-test saw of each gate: it alone says whether the node enforces.
+    #[serde(default)]
+    pub enforcing: selftest::Report,
     /// Decisions that still hold.
     pub decisions: u64,
     /// Requests to registries.
@@ -119,6 +123,8 @@ pub struct Report {
     pub unpack: Arc<Unpack>,
     /// The watch over the node.
     pub watch: Arc<Watch>,
+    /// The self-test.
+    pub selftest: Arc<SelfTest>,
     /// The watch on the sandbox image.
     pub sandbox: Arc<SandboxWatch>,
     /// The time to decide by.
@@ -137,7 +143,7 @@ impl Status {
     /// Whether something needs a person: `pullgate status` then ends with 1.
     pub fn is_trouble(&self) -> bool {
         let files = self.trouble.is_some() || self.sandbox.is_alarm();
-        files || self.clock.is_some() || self.containerd_version.is_err()
+        files || self.enforcing.is_open() || self.clock.is_some() || self.containerd_version.is_err()
     }
 }
 
@@ -211,6 +217,7 @@ impl Report {
             resolve: Answers::of(self.resolve.counts(), 0),
             unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
             watch: self.watch.report(),
+            enforcing: self.selftest.now().await,
             decisions: self.unpack.remembered(),
             clock: self.clock.now().err().map(|not_set| not_set.to_string()).or_else(|| self.clock.behind()),
             evidence_lost: self.kept.lost(),

@@ -36,6 +36,8 @@ pub struct Sockets {
     pub verify: UnixListener,
     /// `status.sock`: whoever connects is told the status; nothing is read.
     pub status: UnixListener,
+    /// `selftest.sock`: whoever connects gets a self-test and its report; nothing is read.
+    pub selftest: UnixListener,
 }
 
 /// Why there is a socket that cannot be served.
@@ -93,6 +95,7 @@ impl Sockets {
             transfer: socket("transfer.sock")?,
             verify: socket("verify.sock")?,
             status: socket("status.sock")?,
+            selftest: socket("selftest.sock")?,
         };
         for (_, path) in listeners {
             tracing::warn!("systemd handed over a socket that nothing here serves: {path:?}");
@@ -228,7 +231,7 @@ mod tests {
         assert!(is_at(&sockets.diff, &directory.join("diff.sock")));
         assert!(is_at(&sockets.transfer, &directory.join("transfer.sock")));
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock"] {
+        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock", "selftest.sock"] {
             assert_eq!(fs::metadata(directory.join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
         }
         assert_eq!(sockets.diff.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);

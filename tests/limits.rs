@@ -136,6 +136,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("RETRY_PAUSE", "src/evidence/registry/failure.rs", "what_can_pass_is_asked_again_after_a_pause"),
     ("SANDBOX_LOOK", SANDBOX, "a_containerd_that_does_not_answer_is_not_waited_for"),
     ("SANDBOX_PAUSE", "src/daemon.rs", "a_containerd_that_comes_up_later_is_found"),
+    ("SELF_TEST", "src/selftest/tests.rs", "a_containerd_that_hangs_proves_nothing_and_is_not_waited_for_without_end"),
+    ("SELF_TEST_ASKERS", "src/selftest/tests.rs", "so_many_may_ask_at_the_same_time_and_share_one_run"),
     ("SHOWN_CHARS", "src/cli/page.rs", "nothing_reaches_a_terminal_as_it_came"),
     ("SMALL_EVIDENCE_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
     ("SUBJECTS", "src/admission.rs", "the_subjects_of_one_request_are_bounded"),

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "node/unified.rs",
     "node/version.rs",
     "node/wanted.rs",
+    "selftest/judge.rs",
     "selftest/report.rs",
 ];
 

@@ -45,6 +45,10 @@ fields! {
     Enforced = "PULLGATE_ENFORCED",
     /// `yes` for an image of the self-test.
     SelfTest = "PULLGATE_SELF_TEST",
+    /// What the self-test says of one gate, one field each.
+    Proof = "PULLGATE_PROOF",
+    /// Which run of the self-test said so.
+    SelfTestRun = "PULLGATE_SELF_TEST_RUN",
     /// The name of the image, as it was asked for.
     Image = "PULLGATE_IMAGE",
     /// The digest that was decided about.

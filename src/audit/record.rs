@@ -16,6 +16,7 @@ use crate::{
         decision::{Code, Decision, Verdict, Violation},
         grounds::Grounds,
     },
+    selftest::{Proof, Report, State},
 };
 
 macro_rules! kinds {
@@ -89,6 +90,12 @@ kinds! {
     ImageQuarantined = "e18a4f7b2c6d4903b5f0a9d37c84e261" "4",
     /// Image records stay that the policy refuses: as many as may be within an hour were removed.
     QuarantineExhausted = "40c7e9d1a5b24f86937be2f80d6a1c5e" "1",
+    /// Each gate that is connected was seen to refuse and to admit.
+    GatesProven = "3f9b6d1c52b94a0e8d7e4c1a90f2b6d5" "5",
+    /// It is not known of each gate that it refuses.
+    GatesUnproven = "c7d2e8a4016f4b3f9a5c0b8e6d41f793" "4",
+    /// A gate let pass what it must refuse.
+    GateOpen = "9e41b7f05d2c4e6ab8f3d07c1a5e9264" "1",
     /// A verifier or hook had no answer from the daemon. It writes this entry itself, outside the chain.
     Unanswered = "06f1767da48b4809916e7dfbfd80746c" "3",
 }
@@ -245,6 +252,27 @@ impl Record {
         record.set(Field::Revision, revision);
         record.set_all(Field::Refused, refused.iter());
         record.set_all(Field::Unknown, unknown.iter());
+        record
+    }
+
+    /// What is known of the gates has changed: `report` is what the self-test says now.
+    pub fn gates(report: &Report, mode: NodeMode) -> Self {
+        let kind = match () {
+            () if report.is_open() => Kind::GateOpen,
+            () if report.is_unknown() => Kind::GatesUnproven,
+            () => Kind::GatesProven,
+        };
+        let mut told: Vec<&Proof> = report.gates.iter().filter(|proof| proof.state != State::Absent).collect();
+        // What is open comes first: a line has an end.
+        told.sort_by_key(|proof| (proof.state != State::Open, proof.state != State::Unknown));
+        let line = match told.as_slice() {
+            [] => "no gate is connected".to_owned(),
+            told => told.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        };
+        let mut record = Self::new(kind, sanitize(&format!("self-test: {line}"), 2 * limits::AUDIT_WORD_CHARS));
+        record.set(Field::Mode, mode);
+        record.set_all(Field::Proof, report.gates.iter());
+        record.set_some(Field::SelfTestRun, Some(&report.run).filter(|run| !run.is_empty()));
         record
     }
 

@@ -18,6 +18,7 @@ use crate::{
         connection::{self, Connection, Gate},
         sandbox::Sandbox,
     },
+    selftest::Report,
     status::{Answers, Status},
     systemd,
 };
@@ -147,6 +148,7 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     if let Ok(connection) = connection {
         row("start", connection.start.to_string());
     }
+    print_proofs(&status.enforcing);
     let gate = |answers: &Answers| {
         let Answers { allowed, denied, inconclusive, audit_only, .. } = answers;
         format!("{allowed} allowed, {denied} denied, {inconclusive} could not tell, {audit_only} admitted by audit")
@@ -184,6 +186,18 @@ fn watch(report: &WatchReport) -> String {
         "{images_without_allow} images and {containers_without_allow} running containers not admitted, {bypasses} ways \
          around the start gate, {quarantined} quarantined; {last}"
     )
+}
+
+/// A line for each gate: what the self-test saw of it, and when.
+fn print_proofs(report: &Report) {
+    let when = match report.at {
+        Some(at) if !report.run.is_empty() => format!("last run {at:.0}, {} ms", report.took_ms),
+        _ => "has not run yet".to_owned(),
+    };
+    say!("{:<13}{when}", "self-test");
+    for proof in &report.gates {
+        say!("{:<13}{proof}", "");
+    }
 }
 
 fn duration(seconds: u64) -> String {

@@ -86,7 +86,9 @@ impl FakeContainerd {
                 .add_service(Endpoint::<6>(answers.clone()))
                 .add_service(Endpoint::<7>(answers.clone()))
                 .add_service(Endpoint::<8>(answers.clone()))
-                .add_service(Endpoint::<9>(answers))
+                .add_service(Endpoint::<9>(answers.clone()))
+                .add_service(Endpoint::<10>(answers.clone()))
+                .add_service(Endpoint::<11>(answers))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             served.await.unwrap();
         });
@@ -132,6 +134,8 @@ services! {
     7 "containerd.services.events.v1.Events",
     8 "containerd.services.version.v1.Version",
     9 "containerd.services.tasks.v1.Tasks",
+    10 "containerd.services.leases.v1.Leases",
+    11 "runtime.v1.ImageService",
 }
 
 impl<const SERVICE: usize> Service<http::Request<Body>> for Endpoint<SERVICE> {

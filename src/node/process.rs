@@ -146,6 +146,11 @@ fn started(stat: &str) -> Option<(u64, SystemTime)> {
     Some((ticks, SystemTime::now().checked_sub(now.saturating_sub(after_boot))?))
 }
 
+/// When the process `pid` was started, in ticks after the boot; none when it is gone.
+pub fn ticks(pid: i32) -> Option<u64> {
+    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(ticks, _)| ticks)
+}
+
 /// The main process of a unit.
 pub fn main_process(unit: &str) -> Option<i32> {
     let shown = super::run("systemctl", &["show", "--value", "--property", "MainPID", unit]).ok()?;

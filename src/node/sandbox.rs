@@ -127,6 +127,19 @@ async fn state(containerd: &Containerd, boot: &BootList) -> Sandbox {
     }
 }
 
+/// Why no pod can be started without fetching anything; none when the sandbox image is on the node.
+pub async fn missing(containerd: &Containerd) -> Option<String> {
+    match configured(containerd).await {
+        Ok(Some(image)) => match resolve(containerd, &image).await {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Sandbox::NotHere { image }.to_string()),
+            Err(why) => Some(why),
+        },
+        Ok(None) => Some(Sandbox::NoPods.to_string()),
+        Err(why) => Some(why),
+    }
+}
+
 /// The image that containerd is configured to start every pod with, as it is written there. None when containerd serves
 /// no pods.
 ///

@@ -79,6 +79,11 @@ impl OneTime {
 }
 
 impl Listed<'_> {
+    /// From now on no gate was asked about it.
+    pub fn forget_asked(&self) {
+        self.list.open().asked.retain(|(_, image)| !self.digests.contains(image));
+    }
+
     /// Whether `gate` was asked about it.
     pub fn was_asked(&self, gate: Gate) -> bool {
         self.digests.first().is_some_and(|image| self.list.open().asked.contains(&(gate, *image)))
@@ -154,6 +159,9 @@ mod tests {
         assert!(listed.was_asked(Gate::Start) && !listed.was_asked(Gate::Unpack));
         assert!(!other.was_asked(Gate::Start));
         assert_eq!(list.open().asked.len(), 1);
+        let _ = list.decision(Gate::Unpack, &Digest::of(b"c2"));
+        listed.forget_asked();
+        assert!(!listed.was_asked(Gate::Start) && other.was_asked(Gate::Unpack));
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Node {
         lines.lines().map(|line| serde_json::from_str(line).map_err(Into::into)).collect()
     }
 
-    /// The audit since `cursor` (see [`Node::cursor`]): only what pullgate's unit itself wrote.
+    /// The audit since `cursor` (see [`Node::cursor`]): only what pullgate's unit itself wrote, and nothing about the
+    /// images of its self-test, which may run at any time.
     ///
     /// # Errors
     /// As [`Node::journal`].
@@ -40,7 +41,9 @@ impl Node {
         self.run(&["journalctl", "--sync"])?.ok()?;
         let after = format!("--after-cursor={cursor}");
         let entries = self.journal(&[&after, "_SYSTEMD_UNIT=pullgate.service"])?;
-        Ok(entries.iter().filter(|entry| entry.get("PULLGATE_VERDICT").is_some()).map(entry).collect())
+        let counts =
+            |entry: &&Value| entry.get("PULLGATE_VERDICT").is_some() && entry.get("PULLGATE_SELF_TEST").is_none();
+        Ok(entries.iter().filter(counts).map(entry).collect())
     }
 
     /// The present end of the journal.
