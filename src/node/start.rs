@@ -230,12 +230,10 @@ impl Facts {
         if !handler.runs_hooks() {
             return Gate::Open("its runtime runs no hooks on the host".to_owned());
         }
+        let still = running.flatten().is_some_and(|path| base_spec::is_ours(path) || hooked(path));
+        let out = || if still { Gate::StillAsked } else { Gate::NotConnected };
         let Some(path) = &handler.base_spec else {
-            return match running.flatten() {
-                Some(path) if base_spec::is_ours(path) || hooked(path) => Gate::StillAsked,
-                _ if self.enabled => Gate::Drifted("no hook".to_owned()),
-                _ => Gate::NotConnected,
-            };
+            return if self.enabled && !still { Gate::Drifted("no hook".to_owned()) } else { out() };
         };
         let told = sanitize(&path.display().to_string(), 200);
         let ours = base_spec::is_ours(path);
@@ -247,13 +245,13 @@ impl Facts {
                     "{told} is missing: after its next restart containerd serves no pod at all"
                 ));
             }
-            Some(Ok(None)) | None => return Gate::NotConnected,
+            Some(Ok(None)) | None => return out(),
         };
         match base_spec::has_hook(text) {
             Ok(true) => {}
             Err(why) if ours || self.enabled => return Gate::Drifted(format!("{told}: {}", sanitize(&why, 200))),
             Ok(false) if ours || self.enabled => return Gate::Drifted(format!("no hook in {told}")),
-            Ok(false) | Err(_) => return Gate::NotConnected,
+            Ok(false) | Err(_) => return out(),
         }
         if let Some(why) = &self.program {
             return Gate::Drifted(format!("no container starts: {}", sanitize(why, 200)));

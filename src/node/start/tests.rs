@@ -100,11 +100,16 @@ fn what_undoes_the_gate_is_drift() {
 #[test]
 fn a_hook_that_an_administrator_wrote_counts_and_an_own_spec_without_it_is_no_drift() {
     let own = "/etc/own.json";
+    let mut back = facts(OURS);
+    back.enabled = false;
+    back.files = [(own.into(), Ok(Some("{}".into()))), (OURS.into(), Ok(None))].into();
+    assert_eq!(runc(&back, Some(own)), "taken out, still asked on runc; restart containerd");
     let mut by_hand = facts(own);
     (by_hand.enabled, by_hand.made, by_hand.written) = (false, Vec::new(), BTreeMap::new());
     assert_eq!(runc(&by_hand, Some(own)), "live on runc");
     for other in [Ok(Some("{}".to_owned())), Ok(None), Ok(Some("{".to_owned()))] {
         by_hand.files.insert(own.into(), other);
+        by_hand.running = Some([("runc".to_owned(), own.into())].into());
         assert_eq!(runc(&by_hand, Some(own)), "NOT CONNECTED on runc; run: pullgate enable --start");
     }
 }
