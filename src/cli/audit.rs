@@ -1,11 +1,13 @@
 //! `pullgate audit`: the decisions of this node, from its journal.
 
+pub(super) mod images;
 mod summary;
 mod verify;
 
 use std::{
     collections::VecDeque,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -25,7 +27,10 @@ use crate::{
 };
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Only what is newer: a time as journalctl takes it ("2026-11-23 12:00", yesterday, "1 hour ago"), or 30min, 2h, 1d.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
@@ -67,6 +72,14 @@ pub(super) struct Arguments {
     output: Output,
 }
 
+#[derive(clap::Subcommand)]
+enum Instead {
+    /// Judge the images and running containers that are on this node now.
+    ///
+    /// The exit code is 0 when all are admitted, 1 when any is refused, else 3 when any is not known.
+    Images(images::Arguments),
+}
+
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum VerdictWord {
     Allow,
@@ -83,7 +96,10 @@ enum Ended {
     Output(#[from] io::Error),
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
+    if let Some(Instead::Images(arguments)) = &arguments.instead {
+        return images::run(config, arguments);
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let ended = match arguments {
         Arguments { verify: true, .. } => verify::run(&mut out, arguments),

@@ -105,7 +105,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(config, &arguments),
         Command::Why(arguments) => why::run(config, &arguments),
-        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Audit(arguments) => audit::run(config, &arguments),
         Command::BootList(arguments) => boot_list::run(config, &arguments),
         Command::Enable(arguments) => enable::run(config, &arguments),
         Command::Disable(arguments) => disable::run(config, &arguments),

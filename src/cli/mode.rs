@@ -3,23 +3,17 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
 
-use super::{change, complain, paths, status};
+use super::{audit::images, change, complain, status};
 use crate::{
-    activation::{Activation, Outcome},
-    admission::Admission,
-    clock::Clock,
     config::NodeMode,
-    containerd::Containerd,
     decisions::Asking,
-    evidence::{content::ContentStore, kept::Kept},
-    gate::{Standing, Walk},
+    gate::Standing,
     image::sanitize,
     node::{
         self, Obstacle,
@@ -96,20 +90,7 @@ fn preview(config: &Path, mode: NodeMode, Arguments { yes, state, .. }: &Argumen
     if mode == NodeMode::Audit {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Configuration(error.to_string()))?;
-    let judged = runtime.block_on(async {
-        let activation = Activation::new(paths(config, None), |_, _| ());
-        let (snapshot, outcome) = activation.load().await;
-        if let Outcome::Rejected(trouble) = outcome {
-            return Err(Failure::Configuration(format!("{} {}", trouble.code, trouble.message)));
-        }
-        let containerd = Arc::new(Containerd::new(&snapshot.config.containerd));
-        let kept = Kept::of_daemon(state);
-        let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
-        let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), kept));
-        Ok(Walk::new(containerd, content, admission).judge(&snapshot, Asking::Usual, &[], &|_, _| ()).await)
-    })?;
+    let (_, judged) = images::look(config, state, Asking::Usual).map_err(Failure::Configuration)?;
     // What starts without a pull is not in the list below.
     if let Ok(connection) = change::configuration(config).and_then(|config| connection::now(&config.containerd))
         && !connection.start.is_closed()

@@ -253,7 +253,7 @@ impl Watch {
             let since = state.start_gate.zip(container.created);
             let bypasses = container.bypasses() && since.is_some_and(|(since, created)| created >= since);
             // Each is told once: what changes about it later is no other way around.
-            bypasses.then(|| state.bypassing.is_news(namespace, id, &Decision::default()))
+            bypasses.then(|| state.bypassing.is_news(namespace, id, &Decision::default(), NodeMode::Enforce))
         };
         if bypasses == Some(true) {
             self.bypasses.fetch_add(1, Ordering::Relaxed);
@@ -331,8 +331,13 @@ impl Watch {
     fn changed(&self, before: Option<Arc<Snapshot>>, now: &Snapshot) {
         let mut state = self.state();
         let judges_otherwise = before.as_ref().is_none_or(|before| before.judges_otherwise(now));
-        if judges_otherwise || before.as_ref().is_some_and(|before| before.config.mode != now.config.mode) {
+        let in_another_mode = before.as_ref().is_some_and(|before| before.config.mode != now.config.mode);
+        if judges_otherwise || in_another_mode {
             state.activated = Instant::now();
+        }
+        // Of another policy it was said before it came into force.
+        if in_another_mode && !judges_otherwise {
+            self.announce.store(true, Ordering::Relaxed);
         }
         let asks = |snapshot: &Snapshot| (snapshot.config.registries.clone(), snapshot.config.evidence.clone());
         if judges_otherwise || before.is_some_and(|before| asks(&before) != asks(now)) {

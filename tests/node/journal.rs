@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::{Node, Result};
 
+/// Who says what no gate was asked about.
+const WATCH: &str = "watch";
+
 /// One entry of pullgate's audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -31,19 +34,32 @@ impl Node {
         lines.lines().map(|line| serde_json::from_str(line).map_err(Into::into)).collect()
     }
 
-    /// The audit since `cursor` (see [`Node::cursor`]): only what pullgate's unit itself wrote, and nothing about the
-    /// images of its self-test, which may run at any time.
+    /// What gates answered since `cursor` (see [`Node::cursor`]): only what pullgate's unit itself wrote, and nothing about
+    /// the images of its self-test, which may run at any time.
     ///
     /// # Errors
     /// As [`Node::journal`].
     pub fn audit_since(&self, cursor: &str) -> Result<Vec<Entry>> {
+        let entries = self.entries_since(cursor)?;
+        Ok(entries.into_iter().filter(|entry| !entry.verdict.is_empty() && entry.gate != WATCH).collect())
+    }
+
+    /// As [`Node::audit_since`], what the watch saw.
+    ///
+    /// # Errors
+    /// As [`Node::journal`].
+    pub fn watched_since(&self, cursor: &str) -> Result<Vec<Entry>> {
+        let entries = self.entries_since(cursor)?;
+        Ok(entries.into_iter().filter(|entry| entry.gate == WATCH).collect())
+    }
+
+    fn entries_since(&self, cursor: &str) -> Result<Vec<Entry>> {
         // What journald's socket took need not be in the journal yet.
         self.run(&["journalctl", "--sync"])?.ok()?;
         let after = format!("--after-cursor={cursor}");
         let entries = self.journal(&[&after, "_SYSTEMD_UNIT=pullgate.service"])?;
-        let counts =
-            |entry: &&Value| entry.get("PULLGATE_VERDICT").is_some() && entry.get("PULLGATE_SELF_TEST").is_none();
-        Ok(entries.iter().filter(counts).map(entry).collect())
+        let others = entries.iter().filter(|entry| entry.get("PULLGATE_SELF_TEST").is_none());
+        Ok(others.map(entry).collect())
     }
 
     /// The present end of the journal.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    config::NodeMode,
     limits,
     policy::decision::{Code, Decision, Verdict},
 };
@@ -18,6 +19,7 @@ struct Said {
     verdict: Verdict,
     code: Option<Code>,
     revision: String,
+    mode: NodeMode,
     at: Instant,
 }
 
@@ -28,22 +30,23 @@ impl<K> Default for Seen<K> {
 }
 
 impl<K: Eq + Hash + Clone> Seen<K> {
-    /// Whether `decision` about `key` says something new that is not an allow.
-    pub(super) fn is_news(&mut self, namespace: &str, key: &K, decision: &Decision) -> bool {
+    /// Whether `decision` about `key` says something new that is not an allow, on a node in `mode`.
+    pub(super) fn is_news(&mut self, namespace: &str, key: &K, decision: &Decision, mode: NodeMode) -> bool {
         let key = (namespace.to_owned(), key.clone());
         if decision.verdict == Verdict::Allow {
             self.0.remove(&key);
             return false;
         }
-        let (code, revision) = (decision.code(), &decision.revision);
+        let Decision { verdict, revision, .. } = decision;
+        let said =
+            Said { verdict: *verdict, code: decision.code(), revision: revision.clone(), mode, at: Instant::now() };
         match self.0.get_mut(&key) {
-            Some(said) => {
-                let same = (said.verdict, said.code, &said.revision) == (decision.verdict, code, revision);
-                *said = Said { verdict: decision.verdict, code, revision: revision.clone(), at: Instant::now() };
-                !same
+            Some(before) => {
+                let before = std::mem::replace(before, said);
+                let now = (*verdict, decision.code(), revision, mode);
+                (before.verdict, before.code, &before.revision, before.mode) != now
             }
             None => {
-                let said = Said { verdict: decision.verdict, code, revision: revision.clone(), at: Instant::now() };
                 if self.0.len() < limits::WATCHED {
                     self.0.insert(key, said);
                 }
@@ -103,21 +106,22 @@ mod tests {
             (allow, false),
             (refused(Code::RegistryUnreachable, "r2"), true),
         ] {
-            assert_eq!(seen.is_news("k8s.io", &1, &decision), news, "{decision:?}");
+            assert_eq!(seen.is_news("k8s.io", &1, &decision, NodeMode::Enforce), news, "{decision:?}");
         }
-        assert!(seen.is_news("moby", &1, &refused(Code::RegistryUnreachable, "r2")));
+        assert!(seen.is_news("moby", &1, &refused(Code::RegistryUnreachable, "r2"), NodeMode::Enforce));
+        assert!(seen.is_news("moby", &1, &refused(Code::RegistryUnreachable, "r2"), NodeMode::Audit));
         seen.forget("moby", &1);
-        assert!(seen.is_news("moby", &1, &refused(Code::RegistryUnreachable, "r2")));
+        assert!(seen.is_news("moby", &1, &refused(Code::RegistryUnreachable, "r2"), NodeMode::Enforce));
     }
 
     #[test]
     fn what_is_gone_is_forgotten_unless_it_came_meanwhile() {
         let mut seen = Seen::<u32>::default();
         for key in [1, 2] {
-            assert!(seen.is_news("k8s.io", &key, &refused(Code::Unsigned, "r1")));
+            assert!(seen.is_news("k8s.io", &key, &refused(Code::Unsigned, "r1"), NodeMode::Enforce));
         }
         let began = Instant::now();
-        assert!(seen.is_news("k8s.io", &3, &refused(Code::Unsigned, "r1")));
+        assert!(seen.is_news("k8s.io", &3, &refused(Code::Unsigned, "r1"), NodeMode::Enforce));
         seen.keep(&HashSet::from([("k8s.io".to_owned(), 1)]), began);
         let mut left: Vec<u32> = seen.refused().into_iter().map(|(_, key)| key).collect();
         left.sort_unstable();
@@ -129,11 +133,11 @@ mod tests {
         let mut seen = Seen::<usize>::default();
         let decision = refused(Code::Unsigned, "r1");
         for key in 0..=limits::WATCHED {
-            assert!(seen.is_news("k8s.io", &key, &decision));
+            assert!(seen.is_news("k8s.io", &key, &decision, NodeMode::Enforce));
         }
         assert_eq!(seen.len(), limits::WATCHED);
-        assert!(seen.is_news("k8s.io", &limits::WATCHED, &decision), "there is no room for it");
-        assert!(!seen.is_news("k8s.io", &0, &decision));
+        assert!(seen.is_news("k8s.io", &limits::WATCHED, &decision, NodeMode::Enforce), "there is no room for it");
+        assert!(!seen.is_news("k8s.io", &0, &decision, NodeMode::Enforce));
     }
 
     #[test]
@@ -142,7 +146,7 @@ mod tests {
         for (key, code) in
             [(1, Code::Unsigned), (2, Code::DeniedByRule), (3, Code::PolicyInvalid), (4, Code::RegistryUnreachable)]
         {
-            assert!(seen.is_news("k8s.io", &key, &refused(code, "r1")));
+            assert!(seen.is_news("k8s.io", &key, &refused(code, "r1"), NodeMode::Enforce));
         }
         let mut refused: Vec<u32> = seen.refused().into_iter().map(|(_, key)| key).collect();
         refused.sort_unstable();

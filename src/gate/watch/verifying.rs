@@ -66,7 +66,7 @@ impl State {
                     None => continue,
                 }
             }
-            if self.images.is_news(namespace, target, decision) {
+            if self.images.is_news(namespace, target, decision, snapshot.config.mode) {
                 news.images.push(image.clone());
             }
         }
@@ -88,7 +88,7 @@ impl State {
                     }
                 }
             }
-            if self.containers.is_news(namespace, id, decision) {
+            if self.containers.is_news(namespace, id, decision, snapshot.config.mode) {
                 news.containers.push(container.clone());
             }
         }

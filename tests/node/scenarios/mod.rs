@@ -22,6 +22,7 @@ mod resolve;
 mod service;
 mod settings;
 mod store;
+mod watch;
 mod why;
 
 use crate::{
@@ -63,6 +64,10 @@ pub const ALL: &[Scenario] = &[
     on_every_node("doctor::tools-of-others-are-noticed", doctor::tools_of_others),
     on_every_node("doctor::containers-that-reach-a-socket-are-named", doctor::mounts),
     on_every_node("doctor::what-cannot-be-looked-at-is-not-closed", doctor::without),
+    on_every_node("watch::quarantine-removes-what-is-refused-and-stops-in-time", watch::quarantine),
+    on_every_node("watch::told-once-for-each-policy", watch::told_once),
+    on_every_node("watch::what-was-there-before-anything-refused", watch::from_before),
+    on_every_node("watch::a-handler-without-the-hook-is-a-way-around", watch::way_around),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
