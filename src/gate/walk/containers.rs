@@ -192,20 +192,24 @@ impl Walk {
             None => Vec::new(),
         };
         let Some(chain) = chain else { return Ok(named) };
-        let mut stood_on = Vec::new();
-        for config in inventory.configs_of(snapshotter, chain) {
-            stood_on.extend(self.content.of_config(inventory, config).await?);
-        }
-        let is_named = |documents: &Vec<NamedDocument>| {
+        // Labels only say what was unpacked: another image of the same layers needs no unpacking, and has none.
+        let mut stands_on = Vec::new();
+        for documents in named {
             let manifest = documents.first().map(|manifest| manifest.digest);
-            named.iter().any(|named| named.first().map(|named| named.digest) == manifest)
-        };
-        match stood_on.iter().any(is_named) {
-            true => Ok(stood_on.into_iter().filter(is_named).collect()),
-            // Without a label that says so, the name is all there is.
-            false if stood_on.is_empty() => Ok(named),
-            false => Ok(stood_on),
+            if let Some(manifest) = manifest
+                && self.content.completes(inventory.namespace(), &manifest, chain).await?
+            {
+                stands_on.push(documents);
+            }
         }
+        // Without its record it could be any image of these layers. Who runs it chose the command as well, so all that an
+        // image can vouch for are the layers.
+        if stands_on.is_empty() {
+            for config in inventory.configs_of(snapshotter, chain) {
+                stands_on.extend(self.content.of_config(inventory, config).await?);
+            }
+        }
+        Ok(stands_on)
     }
 }
 

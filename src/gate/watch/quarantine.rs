@@ -42,11 +42,13 @@ impl Removed {
     fn room(&mut self, percent: u32, images: usize, now: Instant) -> Room {
         while self.at.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             self.at.pop_front();
-            self.exhausted = false;
         }
         let share = images.saturating_mul(percent as usize) / 100;
         match self.at.len() < share.max(1) {
-            true => Room::Some,
+            true => {
+                self.exhausted = false;
+                Room::Some
+            }
             false => Room::None { first: !std::mem::replace(&mut self.exhausted, true) },
         }
     }
@@ -155,9 +157,11 @@ mod tests {
         }
         assert_eq!(removed.room(10, 39, start), Room::None { first: true });
         assert_eq!(removed.room(10, 39, start), Room::None { first: false });
-        assert_eq!(removed.room(10, 40, start), Room::Some);
         let later = start + HOUR;
         assert_eq!(removed.room(10, 39, later - Duration::from_millis(1)), Room::None { first: false });
+        // There is more room on a node with more images, until that is used up as well.
+        assert_eq!(removed.room(10, 40, start), Room::Some);
+        assert_eq!(removed.room(10, 39, start), Room::None { first: true });
         assert_eq!(removed.room(10, 39, later), Room::Some);
         for _ in 0..3 {
             removed.note(later);
