@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::super::{dump::Dump, imports::Read, version::Version};
+use super::super::{dump::Dump, imports::Read, start::Start, version::Version};
 use crate::{containerd::Loaded, status::Status};
 
 /// What is known, or why it is not.
@@ -23,8 +23,10 @@ pub struct Facts {
     pub verifiers: Known<Option<VerifierDirectory>>,
     /// What `enable` did; none when it did nothing.
     pub enabled: Known<Option<Enabled>>,
-    /// The base specs that runtime handlers name.
-    pub base_specs: BTreeMap<PathBuf, BaseSpec>,
+    /// The text of each base spec that a runtime handler names; none where the file is not there.
+    pub base_specs: BTreeMap<PathBuf, Known<Option<String>>>,
+    /// The start gate of each runtime handler, as containerd runs.
+    pub start: Known<Start>,
     /// What the daemon says about itself.
     pub daemon: Known<Status>,
     /// What systemd says about pullgate's units.
@@ -90,13 +92,6 @@ pub struct Program {
 pub struct Enabled {
     /// Files that are not any more as it wrote them.
     pub changed: Vec<PathBuf>,
-}
-
-/// The base spec that a runtime handler names.
-#[derive(Clone, Debug)]
-pub struct BaseSpec {
-    /// Its document.
-    pub document: Known<serde_json::Value>,
 }
 
 /// pullgate's units.

@@ -15,6 +15,7 @@ use super::{
         process::{self, CONFIG, Process},
         record::{FILE, Record},
         run,
+        start::Start,
         verifiers::DIRECTORY,
         version::Version,
     },
@@ -49,12 +50,21 @@ pub async fn gather(own: Known<()>, socket: &Path, state: &Path, daemon: Known<S
         Ok(_) => Ok(None),
         Err(why) => Err(why.clone()),
     };
+    let start = match (&process, &configured, &running) {
+        (Ok(process), Ok(configured), Ok(running)) => {
+            let texts: Vec<&str> = configured.files.iter().map(|file| file.text.as_str()).collect();
+            let known = (configured.version, &configured.dump, running.loaded.as_slice(), texts.as_slice());
+            Ok(Start::look(&containerd, process, known, record.as_ref().ok().and_then(Option::as_ref)).await)
+        }
+        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => Err(why.clone()),
+    };
     Facts {
         own,
         socket: socket.to_owned(),
         verifiers: verifiers.map_err(told),
         enabled: record.map(|record| record.map(|record| disk::enabled(&record))).map_err(told),
         base_specs: dump.map(disk::base_specs).unwrap_or_default(),
+        start: start.map_err(told),
         containers: containers::mounts(&containerd).await.map_err(told),
         foreign: foreign(),
         nri_open: dump.map(disk::nri_open).map_err(Clone::clone),

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use facts::{
-    BaseSpec, Configured, ContainerMounts, Enabled, Facts, Foreign, Known, Mount, Mounts, Program, Running, Units,
+    Configured, ContainerMounts, Enabled, Facts, Foreign, Known, Mount, Mounts, Program, Running, Units,
     VerifierDirectory,
 };
 pub use gather::gather;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{
-    super::{dump::Dump, imports::Read, version::Version},
-    BaseSpec, Configured, Enabled, Facts, Foreign, Mounts, Program, Running, Units, VerifierDirectory,
+    super::{connection::Gate, dump::Dump, imports::Read, start::Start, version::Version},
+    Configured, Enabled, Facts, Foreign, Mounts, Program, Running, Units, VerifierDirectory,
 };
 use crate::containerd::Loaded;
 
@@ -81,8 +81,9 @@ pub(super) fn node(version: Version) -> Facts {
         enabled: Ok(Some(Enabled::default())),
         base_specs: BTreeMap::from([(
             SPEC.into(),
-            BaseSpec { document: Ok(json!({ "hooks": { "createRuntime": [hook] } })) },
+            Ok(Some(json!({ "hooks": { "createRuntime": [hook] } }).to_string())),
         )]),
+        start: Ok(Start(vec![("runc".into(), Gate::Live)])),
         daemon: Ok(daemon()),
         units: Ok(Units {
             sockets_active: true,
@@ -110,6 +111,7 @@ fn running(verifiers: bool) -> Running {
         loaded("io.containerd.snapshotter.v1", "overlayfs"),
         loaded("io.containerd.snapshotter.v1", "native"),
         loaded("io.containerd.transfer.v1", "local"),
+        loaded("io.containerd.grpc.v1", "cri"),
     ];
     if verifiers {
         plugins.push(loaded("io.containerd.image-verifier.v1", "bindir"));

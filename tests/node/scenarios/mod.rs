@@ -61,6 +61,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("enable::the-package-stays-while-it-is-asked", enable::removal),
     on_every_node("doctor::each-mistake-in-the-configuration-is-named", doctor::configurations),
     on_every_node("doctor::each-way-around-the-configuration-is-named", doctor::around),
+    on_every_node("doctor::handlers-without-the-hook-are-named", doctor::handlers),
     on_every_node("doctor::tools-of-others-are-noticed", doctor::tools_of_others),
     on_every_node("doctor::containers-that-reach-a-socket-are-named", doctor::mounts),
     on_every_node("doctor::what-cannot-be-looked-at-is-not-closed", doctor::without),

@@ -61,6 +61,7 @@ pub const ALL: &[Check] = &[
     check("remote-snapshotter", Gate::Unpack, snapshotters::remote),
     check("staged-layers", Gate::Unpack, snapshotters::staged),
     check("handler-hook", Gate::Start, handlers::hook),
+    check("base-spec", Gate::Start, handlers::base_spec),
     check("handler-kind", Gate::Start, handlers::kind),
     check("checkpoint-restore", Gate::Start, handlers::checkpoint),
 ];

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     image::Digest,
-    node::{dump::Dump, imports::Read, sandbox::Sandbox, version::Version},
+    node::{connection::Gate, dump::Dump, imports::Read, sandbox::Sandbox, start::Start, version::Version},
 };
 
 const V17: Version = Version(1, 7, 24);
@@ -103,6 +103,7 @@ fn each_way_around_is_named_with_its_line() {
         (V17, "base_runtime_spec", "x", "handler-hook OPEN", "no runtime handler has the start hook", 0),
         (V21, "BinaryName = \"\"", "BinaryName = \"/x/runsc\"", "handler-kind warning", "runs runsc", 27),
         (V21, "io.containerd.runc.v2", "io.containerd.kata.v2", "handler-kind OPEN", "no hooks on the node", 27),
+        (V21, "io.containerd.runc.v2", "own.v1", "handler-kind warning", "is not known", 27),
         (V21, images, "snapshotter = \"native\"\ndisable", "snapshotter-entry warning", "snapshotter native", 10),
     ] {
         let facts = node(version).with(from, to);
@@ -260,16 +261,49 @@ fn each_runtime_handler_is_looked_at() {
         (json!({ "hooks": { "createRuntime": null } }), "has no start hook"),
         (json!({ "hooks": { "createRuntime": [verifier] } }), "has no start hook"),
         (json!({ "hooks": { "prestart": [ours] } }), "has no start hook"),
-        (json!({ "hooks": { "createRuntime": [{ "path": "/x" }, ours] } }), "runs other hooks before"),
+        (json!({ "hooks": 1 }), "can be read in two ways"),
     ] {
-        let mut facts = node(V23);
-        facts.base_specs.values_mut().for_each(|it| it.document = Ok(spec.clone()));
-        let finding = examine(&facts).remove(0);
+        let finding = examine(&with_base_spec(Ok(Some(spec.to_string())))).remove(0);
         assert!(finding.state == State::Open && finding.what.contains(expected), "{finding:?}");
+        assert_eq!(finding.mend.as_deref(), Some("pullgate enable --start --restart"));
     }
-    let mut facts = node(V17);
-    facts.base_specs.values_mut().for_each(|it| it.document = Err("no such file".to_owned()));
-    assert_eq!(told(&facts), ["handler-hook unknown"]);
+    let after = json!({ "hooks": { "createRuntime": [{ "path": "/x" }, ours] } });
+    assert_eq!(told(&with_base_spec(Ok(Some(after.to_string())))), Vec::<String>::new());
+    assert_eq!(told(&with_base_spec(Ok(None))), ["handler-hook warning"]);
+    assert_eq!(told(&with_base_spec(Err("denied".to_owned()))), ["handler-hook unknown"]);
+}
+
+fn with_base_spec(text: Result<Option<String>, String>) -> Facts {
+    let mut facts = node(V23);
+    facts.base_specs.values_mut().for_each(|it| *it = text.clone());
+    facts.configured.as_mut().unwrap().version = Version(2, 4, 0);
+    facts
+}
+
+#[test]
+fn base_specs_are_as_enable_would_write_them() {
+    let with = |gate: Gate| {
+        let mut facts = node(V21);
+        facts.start = Ok(Start(vec![("runc".into(), gate)]));
+        facts
+    };
+    let finding = only(&with(Gate::Drifted("asks, but /etc/pullgate/base-spec.json was edited".to_owned())));
+    assert!(finding.check == "base-spec" && finding.what.ends_with("was edited"), "{finding:?}");
+    assert_eq!(
+        (finding.state, finding.place.unwrap().to_string().as_str()),
+        (State::Warning, "/etc/pullgate/base-spec.json")
+    );
+    assert_eq!(told(&with(Gate::NotLive)), ["base-spec OPEN"]);
+    assert_eq!(told(&with(Gate::StillAsked)), ["base-spec unknown"]);
+    let mut unknown = node(V21);
+    unknown.start = Err("lost".to_owned());
+    assert_eq!(told(&unknown), ["base-spec unknown"]);
+    // Without pods nothing of this is asked.
+    let mut no_pods = with(Gate::NotLive).with("base_runtime_spec", "x");
+    no_pods = no_pods.plugin("io.containerd.grpc.v1", "cri", Some("no transfer service"));
+    assert_eq!(told(&no_pods), Vec::<String>::new());
+    no_pods.running.as_mut().unwrap().loaded.retain(|plugin| plugin.id != "cri");
+    assert_eq!(told(&no_pods), Vec::<String>::new());
 }
 
 #[test]

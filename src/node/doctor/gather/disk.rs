@@ -17,7 +17,7 @@ use super::super::{
         record::Record,
         verifiers::NAME,
     },
-    BaseSpec, Enabled, Known, Program, VerifierDirectory,
+    Enabled, Known, Program, VerifierDirectory,
 };
 
 /// Entries of a directory that are looked at.
@@ -85,16 +85,16 @@ fn imports(files: &[imports::Read], import: &str) -> bool {
 }
 
 /// The base specs that runtime handlers name.
-pub(super) fn base_specs(dump: &Dump) -> BTreeMap<PathBuf, BaseSpec> {
-    let paths = dump.handlers().into_iter().filter_map(|handler| handler.base_spec);
-    paths
-        .map(|path| {
-            let document = imports::text(&path)
-                .map_err(|error| error.to_string())
-                .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
-            (path, BaseSpec { document })
-        })
-        .collect()
+pub(super) fn base_specs(dump: &Dump) -> BTreeMap<PathBuf, Known<Option<String>>> {
+    let paths = dump.runtime_handlers().into_iter().filter_map(|handler| handler.base_spec);
+    let read = |path: PathBuf| {
+        let text = match imports::text(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|error| format!("{}: {error}", path.display())),
+        };
+        (path, text)
+    };
+    paths.map(read).collect()
 }
 
 /// The directory of the NRI socket, where others than root can connect to it.
@@ -158,18 +158,20 @@ mod tests {
     fn a_base_spec_that_cannot_be_read_is_not_absent() {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path).display().to_string();
-        fs::write(at("good.json"), "{\"hooks\":{}}").unwrap();
-        fs::write(at("bad.json"), "{").unwrap();
+        fs::write(at("good.json"), "{}").unwrap();
+        fs::create_dir(at("folder.json")).unwrap();
         let handler = |name: &str| {
             format!(
-                "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]\nbase_runtime_spec = '{}'\n",
+                "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]\nruntime_type = 'x'\n\
+                 base_runtime_spec = '{}'\n",
                 at(&format!("{name}.json"))
             )
         };
-        let text = format!("{}{}{}", handler("good"), handler("bad"), handler("gone"));
+        let text = format!("{}{}{}", handler("good"), handler("folder"), handler("gone"));
         let specs = base_specs(&Dump::parse(&text).unwrap());
-        let read = |name: &str| specs[&PathBuf::from(at(name))].document.is_ok();
-        assert_eq!((specs.len(), read("good.json"), read("bad.json"), read("gone.json")), (3, true, false, false));
+        let of = |name: &str| specs[&PathBuf::from(at(name))].clone();
+        assert_eq!((specs.len(), of("good.json"), of("gone.json")), (3, Ok(Some("{}".to_owned())), Ok(None)));
+        assert!(of("folder.json").is_err());
     }
 
     #[test]
