@@ -1,57 +1,38 @@
 //! The live self-test, as the daemon runs it for whoever asks.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
-    os::unix::net::UnixStream,
+    io::{self, IsTerminal, Write},
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     image::sanitize,
-    selftest::{Gate, Report, State},
+    selftest::{self, Gate, Report, State},
 };
 
-/// Time for a run: it pulls images and starts pods in turn.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Bytes of a report.
-const REPORT_BYTES: usize = 1 << 20;
 /// Time between two signs of life on a terminal.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(50);
 
 /// The report of a run that is made now.
 ///
 /// # Errors
 /// Why there is none.
 pub(super) fn run(runtime: &Path) -> Result<Report, String> {
-    let told = |error: io::Error| format!("the daemon runs no self-test: {error}");
-    let stream = UnixStream::connect(runtime.join("selftest.sock")).map_err(told)?;
-    let text = read(stream).map_err(told);
+    let begun = Instant::now();
+    let report = thread::scope(|scope| {
+        let asking = scope.spawn(|| selftest::ask(runtime));
+        while !asking.is_finished() {
+            progress(begun.elapsed());
+            thread::sleep(TICK);
+        }
+        asking.join().unwrap_or_else(|_| Err("it was given up".to_owned()))
+    });
     if io::stderr().is_terminal() {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
-    serde_json::from_slice(&text?).map_err(|error| format!("the self-test's report cannot be read: {error}"))
-}
-
-fn read(mut stream: UnixStream) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(TICK))?;
-    let begun = Instant::now();
-    let mut text = Vec::new();
-    let mut buffer = [0; 16 << 10];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Ok(text),
-            Ok(read) => text.extend_from_slice(buffer.get(..read).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                progress(begun.elapsed());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if begun.elapsed() > PATIENCE || text.len() > REPORT_BYTES {
-            return Err(io::Error::other("its report does not end"));
-        }
-    }
+    report.map_err(|why| format!("the daemon ran none: {why}"))
 }
 
 fn progress(since: Duration) {
@@ -89,31 +70,29 @@ pub(super) fn gates(report: &Report, is: fn(State) -> bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixListener, thread};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::selftest::Proof;
 
-    fn answer(bytes: Vec<u8>) -> Result<Report, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("selftest.sock")).unwrap();
-        let server = thread::spawn(move || {
-            // Who does not read on is no reason to fail.
-            let _ = listener.accept().unwrap().0.write_all(&bytes);
-        });
-        let report = run(folder.path());
-        server.join().unwrap();
-        report
-    }
-
     #[test]
-    fn a_report_is_read_whole_and_bounded() {
+    fn a_report_is_waited_for_and_its_absence_has_a_reason() {
+        let answer = |bytes: &[u8]| {
+            let folder = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(folder.path().join(selftest::SOCKET)).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Who does not read on is no reason to fail.
+                    let _ = listener.accept().unwrap().0.write_all(bytes);
+                });
+                run(folder.path())
+            })
+        };
         let report = Report { run: "x".into(), ..Report::default() };
-        assert_eq!(answer(serde_json::to_vec(&report).unwrap()), Ok(report));
-        assert!(answer(b"{".to_vec()).unwrap_err().contains("cannot be read"));
-        assert!(answer(Vec::new()).is_err());
-        assert!(answer(vec![b' '; REPORT_BYTES + (64 << 10)]).unwrap_err().contains("does not end"));
-        assert!(run(Path::new("/nowhere")).unwrap_err().contains("runs no self-test"));
+        assert_eq!(answer(&serde_json::to_vec(&report).unwrap()), Ok(report));
+        assert_eq!(answer(b"too many ask").unwrap_err(), "the daemon ran none: too many ask");
+        assert!(answer(b"").is_err());
+        assert!(run(Path::new("/nowhere")).unwrap_err().contains("No such file"));
     }
 
     #[test]

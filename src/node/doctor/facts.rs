@@ -11,8 +11,8 @@ pub type Known<T> = Result<T, String>;
 /// The node, looked at once.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What is wrong with pullgate's own configuration.
-    pub own: Known<()>,
+    /// The namespaces that pullgate's own configuration exempts from the watch, or what is wrong with it.
+    pub own: Known<Vec<String>>,
     /// containerd's socket, as pullgate's configuration says; where that says nothing, as the daemon does.
     pub socket: PathBuf,
     /// What containerd's files say: what its next start runs with.

@@ -30,9 +30,9 @@ const ENGINES: [&str; 3] = ["dockerd", "buildkitd", "crio"];
 /// Characters of a reason.
 const TOLD: usize = 300;
 
-/// Looks at the containerd behind `socket`. `own` is what is wrong with pullgate's configuration, `state` where `enable`
+/// Looks at the containerd behind `socket`. `own` are the namespaces exempt from the watch, `state` where `enable`
 /// keeps its record, and `daemon` what the daemon says.
-pub async fn gather(own: Known<()>, socket: &Path, state: &Path, daemon: Known<Status>) -> Facts {
+pub async fn gather(own: Known<Vec<String>>, socket: &Path, state: &Path, daemon: Known<Status>) -> Facts {
     let containerd = Containerd::new(socket);
     let process = process_of(&containerd, socket).await;
     let configured = configured(process.as_ref().ok()).map_err(told);

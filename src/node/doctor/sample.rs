@@ -73,7 +73,7 @@ pub(super) fn node(version: Version) -> Facts {
         writable: Vec::new(),
     };
     Facts {
-        own: Ok(()),
+        own: Ok(Vec::new()),
         socket: "/run/containerd/containerd.sock".into(),
         configured: Ok(configured(version, &text)),
         running: Ok(running(!old)),
@@ -126,7 +126,8 @@ fn daemon() -> crate::status::Status {
         "rules": 1, "attestors": 1, "boot-list": 1, "boot-files": {}, "boot-problems": [],
         "sandbox": { "state": "listed", "image": "reg.io/pause:3" }, "clock": null, "trouble": null,
         "containerd": "/run/containerd/containerd.sock", "containerd-version": { "Ok": "2.1.9" },
-        "resolve": answers, "unpack": answers, "decisions": 1, "registry-requests": 1, "evidence-lost": 0,
+        "resolve": answers, "unpack": answers,
+        "watch": { "last-walk": { "at": 1, "images": 3, "containers": 2, "milliseconds": 5 } }, "decisions": 1, "registry-requests": 1, "evidence-lost": 0,
         "audit-written": 2, "audit-failed": 0, "log-dropped": 0,
     }))
     .unwrap()

@@ -415,6 +415,10 @@ impl Stage {
         let node = Node::gated_with_pods(suite)?;
         node.run(&["pullgate", "enable", "--start", "--restart", "--watch=1"])?.ok()?;
         let mut stage = Self { node, before: BTreeSet::new() };
+        // The first walk over the node may take a moment.
+        stage.node.wait_until("the node was looked over", || {
+            Ok(!told(&stage.findings()?.1).iter().any(|it| it.starts_with("watch-not-admitted unknown")))
+        })?;
         stage.before = told(&stage.findings()?.1);
         // A node in order has nothing to tell.
         expect::holds(stage.before.is_empty(), || format!("before anything was changed: {:?}", stage.before))?;
@@ -466,10 +470,15 @@ impl Stage {
         Ok(findings)
     }
 
-    /// What is told and was not before, but for the note that a file of `enable` is another.
+    /// What is told and was not before, but for the note that a file of `enable` is another, and for what the watch thinks
+    /// of the images that the scenarios bring.
     fn more(&self) -> Result<Vec<String>> {
         let now = told(&self.findings()?.1);
-        Ok(now.difference(&self.before).filter(|it| !it.starts_with("configuration-drift")).cloned().collect())
+        Ok(now
+            .difference(&self.before)
+            .filter(|it| !it.starts_with("configuration-drift") && !it.starts_with("watch-not-admitted"))
+            .cloned()
+            .collect())
     }
 
     fn finds(&self, case: &Case) -> Result<()> {

@@ -9,7 +9,7 @@ const TOLD: usize = 300;
 /// Whether pullgate's configuration can be read.
 pub(super) fn own_configuration(facts: &Facts) -> Known<Vec<Found>> {
     Ok(vec![match &facts.own {
-        Ok(()) => Found::closed("config.toml is in order"),
+        Ok(_) => Found::closed("config.toml is in order"),
         Err(why) => Found::warning(sanitize(why, TOLD), "mend that line; the next pull reads it"),
     }])
 }

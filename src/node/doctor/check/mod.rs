@@ -11,6 +11,7 @@ mod pulls;
 mod snapshotters;
 mod unpack;
 mod verifiers;
+mod watch;
 
 use super::{Facts, Finding, Gate, Known, Place, State};
 
@@ -64,6 +65,9 @@ pub const ALL: &[Check] = &[
     check("base-spec", Gate::Start, handlers::base_spec),
     check("handler-kind", Gate::Start, handlers::kind),
     check("checkpoint-restore", Gate::Start, handlers::checkpoint),
+    check("watch-bypass", Gate::Watch, watch::bypasses),
+    check("watch-not-admitted", Gate::Watch, watch::not_admitted),
+    check("watch-exempt", Gate::Watch, watch::exempt),
 ];
 
 impl Check {

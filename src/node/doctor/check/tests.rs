@@ -358,8 +358,11 @@ fn containers_that_reach_a_socket_are_named() {
 #[test]
 fn the_node_and_the_daemon_are_looked_at() {
     type Change = fn(&mut Facts);
-    let changes: [(&str, Change); 19] = [
-        ("own-configuration warning", |facts| facts.own = Err("config.toml:1: mdoe".into())),
+    let changes: [(&str, Change); 22] = [
+        ("watch-exempt warning", |facts| facts.own = Ok(vec!["buildkit".into()])),
+        ("watch-bypass warning", |facts| facts.daemon.as_mut().unwrap().watch.bypasses = 1),
+        ("watch-not-admitted warning", |facts| facts.daemon.as_mut().unwrap().watch.images_without_allow = 1),
+        ("watch-not-admitted warning", |facts| facts.daemon.as_mut().unwrap().watch.containers_without_allow = 1),
         ("mode OPEN", |facts| facts.daemon.as_mut().unwrap().mode = "audit".into()),
         ("daemon warning", |facts| facts.daemon.as_mut().unwrap().trouble = Some("PG402 policy.toml:3".into())),
         ("daemon warning", |facts| facts.daemon.as_mut().unwrap().containerd_version = Err("gone".into())),
@@ -391,6 +394,12 @@ fn the_node_and_the_daemon_are_looked_at() {
         assert_eq!(format!("{} {}", finding.check, finding.state), expected, "{finding:?}");
         assert!(finding.mend.is_some(), "{expected}");
     }
+    let mut broken = node(V21);
+    broken.own = Err("config.toml:1: mdoe".into());
+    assert_eq!(told(&broken), ["watch-exempt unknown", "own-configuration warning"]);
+    let mut early = node(V21);
+    early.daemon.as_mut().unwrap().watch.last_walk = None;
+    assert_eq!(told(&early), ["watch-not-admitted unknown"]);
     let mut facts = node(V21);
     facts.foreign.docker_in_containerd = Some(Ok(true));
     assert_eq!(told(&facts), Vec::<String>::new());
@@ -438,7 +447,7 @@ fn what_could_not_be_looked_at_is_never_closed() {
     };
     let closed: Vec<&str> =
         examine(&nothing).iter().filter(|it| it.state == State::Closed).map(|it| it.check).collect();
-    assert_eq!(closed, ["other-engine", "own-configuration"]);
+    assert_eq!(closed, ["watch-exempt", "other-engine", "own-configuration"]);
 }
 
 #[test]
