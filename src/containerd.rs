@@ -3,6 +3,7 @@
 
 pub mod containers;
 mod events;
+pub mod snapshots;
 mod tasks;
 
 use std::{
@@ -22,7 +23,7 @@ use containerd_client::{
         images_client::ImagesClient,
         introspection_client::IntrospectionClient,
         namespaces_client::NamespacesClient,
-        snapshots::{ListSnapshotsRequest, MountsRequest, StatSnapshotRequest, snapshots_client::SnapshotsClient},
+        snapshots::{ListSnapshotsRequest, MountsRequest, snapshots_client::SnapshotsClient},
         version_client::VersionClient,
     },
     types::{Descriptor, Mount},
@@ -197,29 +198,6 @@ impl Containerd {
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status),
         }
-    }
-
-    /// The chain id of the layers that the snapshot `key` stands on; none when it stands on none, or is gone. Where the
-    /// owners of files were changed for a user namespace there is a snapshot between.
-    pub async fn chain_below(&self, namespace: &str, snapshotter: &str, key: &str) -> Result<Option<String>, Status> {
-        let mut client = SnapshotsClient::new(self.channel.clone());
-        let mut key = key.to_owned();
-        for _ in 0..limits::SNAPSHOTS_BETWEEN {
-            let stat = StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key };
-            let info = match client.stat(request(stat, Some(namespace))).await {
-                Ok(answer) => answer.into_inner().info,
-                Err(status) if status.code() == Code::NotFound => return Ok(None),
-                Err(status) => return Err(status),
-            };
-            key = info.map(|info| info.parent).unwrap_or_default();
-            if key.is_empty() {
-                return Ok(None);
-            }
-            if key.parse::<Digest>().is_ok() {
-                return Ok(Some(key));
-            }
-        }
-        Ok(None)
     }
 
     /// The blobs of `namespace` that match one of `filters`.

@@ -67,6 +67,9 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let activation = Arc::new(activation.preparing(prepare));
     let resolve =
         Arc::new(gate::Resolve::new(containerd.clone(), admission.clone(), activation.clone(), journal.clone()));
+    let start =
+        gate::Start::new(containerd.clone(), content.clone(), admission.clone(), activation.clone(), journal.clone());
+    let start = Arc::new(start);
     let unpack = Arc::new(gate::Unpack::new(
         containerd.clone(),
         content,
@@ -85,10 +88,12 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         }
     };
     let mut serving = tokio::spawn({
-        let (resolve, unpack) = (resolve.clone(), unpack.clone());
+        let (resolve, unpack, start) = (resolve.clone(), unpack.clone(), start.clone());
         async move {
             let resolving = resolve.serve(sockets.verify, stopped());
-            tokio::try_join!(resolving, gate::serve(sockets.diff, sockets.transfer, unpack, stopped)).map(|_| ())
+            let starting = start.serve(sockets.start, stopped());
+            tokio::try_join!(resolving, starting, gate::serve(sockets.diff, sockets.transfer, unpack, stopped))
+                .map(|_| ())
         }
     });
     let events = Arc::new(Events::new(containerd));
@@ -99,6 +104,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         unpack,
         watch: watch.clone(),
         selftest: selftest.clone(),
+        start,
         sandbox: sandbox.clone(),
         clock: clock.clone(),
         kept,

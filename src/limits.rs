@@ -90,8 +90,6 @@ pub const NODE_DOCUMENTS: usize = 16_384;
 pub const NODE_LINKS: usize = 131_072;
 /// Containers of one namespace that are looked at in a walk.
 pub const NODE_CONTAINERS: usize = 4096;
-/// Snapshots that may be between a container's and its image's.
-pub const SNAPSHOTS_BETWEEN: usize = 4;
 /// Names (repositories) that are looked at for one manifest or index.
 pub const NAMES: usize = 64;
 
@@ -112,6 +110,20 @@ pub const QUESTION_BYTES: u64 = 130 << 10;
 pub const QUESTION_ARGUMENTS: u32 = 64;
 /// Verifiers that are answered at the same time; others wait in the socket's queue.
 pub const PARALLEL_QUESTIONS: usize = 256;
+/// Time for a decision of the start gate, which asks nobody but this node. The hook waits longer.
+pub const START_DEADLINE: Duration = Duration::from_secs(2);
+/// Bytes of a hook's question: the container's state with its annotations, 512 KiB, and what names it.
+pub const START_QUESTION_BYTES: u64 = 513 << 10;
+/// Hooks that are answered at the same time; others wait in the socket's queue.
+pub const PARALLEL_STARTS: usize = 64;
+/// Image configurations of which it is remembered which manifests have them.
+pub const CONFIGURATIONS: u64 = 4096;
+/// Pods of which it is remembered how they are called.
+pub const PODS: u64 = 4096;
+/// Images that are verified at the same time because a container of them was refused for want of a decision.
+pub const PARALLEL_BEHIND: usize = 4;
+/// Images that wait for that; of more, the next try takes its turn.
+pub const BEHIND: usize = 256;
 /// Children of one unsigned index that this node could choose.
 pub const INDEX_CHOICES: usize = 16;
 /// Time for one call to containerd within a decision, and for each piece of a stream.

@@ -15,7 +15,7 @@ use crate::{
     audit::Journal,
     clock::Clock,
     evidence::kept::Kept,
-    gate::{Counts, Resolve, Unpack, Watch, WatchReport},
+    gate::{Counts, Resolve, Start, Unpack, Watch, WatchReport},
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
     selftest::{self, SelfTest},
@@ -71,6 +71,9 @@ pub struct Status {
     /// What the self-test saw of each gate: it alone says whether the node enforces.
     #[serde(default)]
     pub enforcing: selftest::Report,
+    /// What the start gate answered since the start.
+    #[serde(default)]
+    pub start: Answers,
     /// Decisions that still hold.
     pub decisions: u64,
     /// Requests to registries.
@@ -125,6 +128,8 @@ pub struct Report {
     pub watch: Arc<Watch>,
     /// The self-test.
     pub selftest: Arc<SelfTest>,
+    /// The start gate.
+    pub start: Arc<Start>,
     /// The watch on the sandbox image.
     pub sandbox: Arc<SandboxWatch>,
     /// The time to decide by.
@@ -218,6 +223,7 @@ impl Report {
             unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
             watch: self.watch.report(),
             enforcing: self.selftest.now().await,
+            start: Answers::of(self.start.counts(), 0),
             decisions: self.unpack.remembered(),
             clock: self.clock.now().err().map(|not_set| not_set.to_string()).or_else(|| self.clock.behind()),
             evidence_lost: self.kept.lost(),

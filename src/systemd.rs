@@ -34,6 +34,8 @@ pub struct Sockets {
     pub transfer: UnixListener,
     /// `verify.sock`: containerd's image verifier asks here.
     pub verify: UnixListener,
+    /// `start.sock`: the runtime's hook asks here.
+    pub start: UnixListener,
     /// `status.sock`: whoever connects is told the status; nothing is read.
     pub status: UnixListener,
     /// `selftest.sock`: whoever connects gets a self-test and its report; nothing is read.
@@ -94,6 +96,7 @@ impl Sockets {
             diff: socket("diff.sock")?,
             transfer: socket("transfer.sock")?,
             verify: socket("verify.sock")?,
+            start: socket("start.sock")?,
             status: socket("status.sock")?,
             selftest: socket("selftest.sock")?,
         };

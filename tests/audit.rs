@@ -130,6 +130,8 @@ fn facts(enforced: bool) -> Facts<'static> {
         digest: None,
         layer: None,
         namespace: Some("k8s.io"),
+        container: None,
+        pod: None,
         duration: Duration::from_micros(1234),
     }
 }

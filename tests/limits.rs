@@ -8,15 +8,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+const BEHIND: &str = "src/gate/start/behind.rs";
 const BOUNDS: &str = "tests/registry/bounds.rs";
 const CONTAINERS: &str = "src/containerd/containers/tests.rs";
 const CONTENT: &str = "src/evidence/content/bounds.rs";
 const DECISIONS: &str = "tests/registry/decisions.rs";
 const KEPT: &str = "src/evidence/kept/tests.rs";
+const OF_CONTAINER: &str = "src/evidence/content/of_container.rs";
 const PODS: &str = "src/node/static_pods.rs";
 const SANDBOX: &str = "src/node/sandbox.rs";
 const VERIFIED: &str = "src/gate/watch/verified.rs";
 const WATCH: &str = "src/gate/watch/tests.rs";
+const START: &str = "src/gate/start/tests.rs";
 const TOKENS: &str = "src/evidence/registry/token.rs";
 
 /// Each limit, and the test that goes as far as it and beyond.
@@ -30,6 +33,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_VALUES", "tests/audit.rs", "an_oversize_entry_is_passed_in_sealed_memory_and_keeps_the_chain"),
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
     ("AUDIT_WORD_CHARS", "src/audit/record.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
+    ("BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("BOOT_DIGESTS", "src/boot/tests.rs", "the_list_is_bounded"),
     ("BOOT_FILE_BYTES", "src/boot/tests.rs", "a_file_is_bounded"),
     ("BREAKS_TOLD", "src/cli/audit/tests.rs", "gaps_and_restarts_are_told_apart"),
@@ -40,6 +44,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("COMPLAINT_BYTES", "src/cli/journalctl.rs", "of_complaints_the_beginning_is_kept_and_all_is_read"),
     ("CONTAINERD_CALL", "src/containerd/tests.rs", "no_call_is_waited_for_without_end"),
     ("CONTAINERD_CONFIG_BYTES", SANDBOX, "a_configuration_of_any_size_is_bounded"),
+    ("CONFIGURATIONS", OF_CONTAINER, "what_is_remembered_is_bounded"),
     ("CONTAINER_PARTS", CONTAINERS, "the_parts_of_a_container_are_bounded"),
     ("DECISIONS", "src/decisions.rs", "the_decisions_are_bounded"),
     ("DECISION_DEADLINE", "src/gate/unpack/tests.rs", "a_decision_has_a_deadline"),
@@ -72,7 +77,6 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("NODE_CONTAINERS", WATCH, "the_containers_of_a_namespace_are_bounded"),
     ("NODE_DOCUMENTS", "src/evidence/content/inventory/tests.rs", "the_documents_of_a_namespace_are_bounded"),
     ("NODE_LINKS", "src/evidence/content/inventory/tests.rs", "what_documents_list_is_bounded"),
-    ("SNAPSHOTS_BETWEEN", "src/containerd/tests.rs", "the_layers_of_a_container_are_looked_for_as_far_as_the_limit"),
     ("TOLD_PAUSE", WATCH, "several_records_of_one_image_are_looked_at_together_and_what_happens_meanwhile_too"),
     ("TOLD_WAITING", WATCH, "more_than_there_is_room_for_leads_to_a_walk"),
     ("VERIFY_AGAIN", VERIFIED, "an_answer_holds_for_its_policy_and_a_lack_of_one_is_asked_for_ever_more_rarely"),
@@ -99,6 +103,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("MESSAGE_CHARS", "src/policy/decision.rs", "the_message_keeps_its_length_and_its_ends_whatever_is_put_in"),
     ("NAMES", "src/evidence/content.rs", "what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end"),
     ("NAMES_TOLD", "src/policy/evaluate/tests.rs", "as_many_names_are_told_as_a_person_reads"),
+    ("PARALLEL_BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("PARALLEL_DECISIONS", DECISIONS, "decisions_that_gather_evidence_take_turns"),
     ("PARALLEL_FETCHES", BOUNDS, "requests_in_flight_are_bounded"),
     ("PARALLEL_HASHES", "src/evidence/hashed.rs", "files_are_hashed_a_few_at_a_time"),
@@ -108,12 +113,14 @@ const REACHED: &[(&str, &str, &str)] = &[
         "src/gate/resolve/tests.rs",
         "verifiers_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many",
     ),
+    ("PARALLEL_STARTS", START, "hooks_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many"),
     ("PARALLEL_SUBJECTS", DECISIONS, "the_subjects_of_one_request_take_turns"),
     ("PARENT_INDEXES", CONTENT, "the_indexes_that_list_a_manifest_are_bounded"),
     ("PASSES", "src/gate/unpack/tests.rs", "passes_are_bounded_in_number_and_time"),
     ("PASS_LIFE", "src/gate/unpack/tests.rs", "passes_are_bounded_in_number_and_time"),
     ("POD_BYTES", PODS, "a_manifest_is_bounded"),
     ("POD_FILES", PODS, "the_files_are_bounded"),
+    ("PODS", START, "what_is_remembered_of_pods_is_bounded"),
     ("QUESTION_ARGUMENTS", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
     ("PROGRAM", "src/node/program.rs", "a_program_that_fails_says_why_and_one_that_hangs_is_ended"),
     ("QUESTION_BYTES", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
@@ -140,6 +147,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("SELF_TEST_ASKERS", "src/selftest/tests.rs", "so_many_may_ask_at_the_same_time_and_share_one_run"),
     ("SHOWN_CHARS", "src/cli/page.rs", "nothing_reaches_a_terminal_as_it_came"),
     ("SMALL_EVIDENCE_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
+    ("START_DEADLINE", START, "a_containerd_that_is_slow_refuses_in_time"),
+    ("START_QUESTION_BYTES", "src/gate/start/state.rs", "a_state_is_bounded"),
     ("SUBJECTS", "src/admission.rs", "the_subjects_of_one_request_are_bounded"),
     ("SUMMARY_ROWS", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),
     ("SUMMARY_VALUES", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),

@@ -61,6 +61,10 @@ fields! {
     Container = "PULLGATE_CONTAINER",
     /// An image record that is removed, one field each.
     Removed = "PULLGATE_REMOVED",
+    /// The Kubernetes namespace of its pod.
+    PodNamespace = "PULLGATE_POD_NAMESPACE",
+    /// The name of its pod.
+    Pod = "PULLGATE_POD",
     /// The repository under which the rule was found.
     Repository = "PULLGATE_REPOSITORY",
     /// The name of the rule that governed.

@@ -117,6 +117,10 @@ pub struct Facts<'a> {
     pub layer: Option<&'a Digest>,
     /// containerd's namespace, where it is known.
     pub namespace: Option<&'a str>,
+    /// The container about to start.
+    pub container: Option<&'a str>,
+    /// The Kubernetes namespace and the name of its pod, where it is of one.
+    pub pod: Option<(&'a str, &'a str)>,
     /// How long the decision took.
     pub duration: Duration,
 }
@@ -165,6 +169,9 @@ impl Record {
         record.set_some(Field::Digest, digest);
         record.set_some(Field::Layer, facts.layer);
         record.set_some(Field::Namespace, facts.namespace);
+        record.set_some(Field::Container, facts.container);
+        record.set_some(Field::PodNamespace, facts.pod.map(|(namespace, _)| namespace));
+        record.set_some(Field::Pod, facts.pod.map(|(_, name)| name));
         record.set_some(Field::Repository, decision.name.as_ref());
         record.set_some(Field::Rule, decision.rule.as_ref());
         record.set_some(Field::RuleAt, decision.rule_at.as_ref());
@@ -395,6 +402,8 @@ mod tests {
             digest: None,
             layer: None,
             namespace: Some("k8s.io"),
+            container: None,
+            pod: None,
             duration: Duration::from_micros(1234),
         }
     }

@@ -179,6 +179,8 @@ mod tests {
             digest: None,
             layer: None,
             namespace: Some("k8s.io"),
+            container: None,
+            pod: None,
             duration: Duration::from_micros(1234),
         }
     }

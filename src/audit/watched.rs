@@ -108,6 +108,8 @@ mod tests {
             digest: None,
             layer: None,
             namespace: Some("k8s.io"),
+            container: None,
+            pod: None,
             duration: Duration::ZERO,
         }
     }

@@ -93,6 +93,8 @@ pub(super) fn entry(number: u64, decision: &Decision, mode: NodeMode) -> Exporte
         digest: None,
         layer: Some(&Digest::of(b"layer")),
         namespace: Some("k8s.io"),
+        container: None,
+        pod: None,
         duration: Duration::from_micros(12_345),
     };
     export(Record::decision(&Id::new(number), decision, &facts).seal(Id::new(number), "none"))

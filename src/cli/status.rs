@@ -156,6 +156,7 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     row("resolve gate", gate(&status.resolve));
     row("unpack gate", format!("{}; {} layers", gate(&status.unpack), status.unpack.layers));
     row("watch", watch(&status.watch));
+    row("start gate", gate(&status.start));
     row(
         "evidence",
         format!(

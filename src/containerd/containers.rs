@@ -107,6 +107,8 @@ pub struct CriContainer {
     pub config: Digest,
     /// The image as the pod names it; none where the client does not say.
     pub image: Option<String>,
+    /// What was asked for: a name, a digest or an identifier.
+    pub requested: String,
     /// Images that are mounted into it.
     pub image_volumes: Vec<ImageVolume>,
     /// Whether it continues where a checkpoint ended, with memory and files that are in no image.
@@ -293,6 +295,7 @@ impl CriContainer {
         }
         let Metadata { sandbox, image, config } = versioned(json)?;
         bounded("mounts", config.mounts.len())?;
+        let requested = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
         let volume = |Mounted { host_path, image }| {
             let image: Image = image?;
             Some(ImageVolume { requested: image.image.clone(), image: image.written(), host_path })
@@ -304,6 +307,7 @@ impl CriContainer {
                 .parse()
                 .map_err(|_| Unreadable("the CRI plugin noted no SHA-256 digest of its image".to_owned()))?,
             image: config.image.and_then(Image::written),
+            requested,
             image_volumes: config.mounts.into_iter().filter_map(volume).collect(),
             restored: RESTORED.iter().any(|key| config.annotations.contains_key(*key)),
         })

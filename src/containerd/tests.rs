@@ -109,22 +109,3 @@ fn only_the_key_of_an_unpack_names_a_chain() {
         assert_eq!(of(key.clone()), None, "{key}");
     }
 }
-
-#[tokio::test]
-async fn the_layers_of_a_container_are_looked_for_as_far_as_the_limit() {
-    use containerd_client::services::v1::snapshots::{Info as Snapshot, StatSnapshotResponse};
-    let chain = Digest::of(b"chain").to_string();
-    for between in [limits::SNAPSHOTS_BETWEEN - 1, limits::SNAPSHOTS_BETWEEN] {
-        let bottom = chain.clone();
-        let fake = FakeContainerd::start(move |_, message| {
-            let key = StatSnapshotRequest::decode(message).unwrap().key;
-            let next = key.parse::<usize>().unwrap() + 1;
-            let parent = if next > between { bottom.clone() } else { next.to_string() };
-            Answer::message(&StatSnapshotResponse { info: Some(Snapshot { parent, ..Snapshot::default() }) })
-        });
-        let found = fake.client().chain_below("k8s.io", "overlayfs", "0").await.unwrap();
-        assert_eq!(found.is_some(), between < limits::SNAPSHOTS_BETWEEN, "{found:?}");
-    }
-    let gone = FakeContainerd::start(|_, _| Answer::missing());
-    assert_eq!(gone.client().chain_below("k8s.io", "overlayfs", "0").await.unwrap(), None);
-}

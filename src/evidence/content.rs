@@ -4,6 +4,7 @@
 //! only what containerd noted when it fetched counts as the origin.
 
 mod inventory;
+mod of_container;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -12,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
-pub use self::inventory::{Inventory, Record};
+pub use self::{
+    inventory::{Inventory, Record},
+    of_container::Manifests,
+};
 use super::{
     hashed::{Bad, Hashed},
     kept::{Index, Kept},
@@ -35,6 +39,8 @@ const DOCUMENT_CACHE_BYTES: u64 = 12 << 20;
 /// An image that has the layer where it is being unpacked.
 #[derive(Clone, Debug)]
 pub struct ImageOfLayer {
+    /// Its configuration.
+    pub config: Digest,
     /// What can admit it: the manifest, and the indexes in the store that list it.
     pub documents: Vec<NamedDocument>,
     /// Every layer of it with the chain id that it completes.
@@ -147,6 +153,7 @@ pub struct ContentStore {
     containerd: Arc<Containerd>,
     kept: Kept,
     parsed: Cache<Digest, Parsed>,
+    by_config: Cache<(String, Digest), Manifests>,
     hashed: Hashed,
 }
 
@@ -160,6 +167,7 @@ impl ContentStore {
                 .max_capacity(DOCUMENT_CACHE_BYTES)
                 .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
                 .build(),
+            by_config: Cache::new(limits::CONFIGURATIONS),
             hashed: Hashed::default(),
         }
     }
@@ -243,7 +251,7 @@ impl ContentStore {
     ) -> Result<ImageOfLayer, Trouble> {
         let documents = self.documents(&Source::Asked(namespace), &blob).await?;
         let layers = manifest.layers.iter().cloned().zip(chains).collect();
-        Ok(ImageOfLayer { documents, layers })
+        Ok(ImageOfLayer { config: manifest.config.digest, documents, layers })
     }
 
     /// The manifest behind `blob` first: where all are refused alike, its digest is the one to sign. Then the indexes that
@@ -271,9 +279,15 @@ impl ContentStore {
         Ok(documents)
     }
 
-    /// Keeps the document `admitted` of `image`, in case it is an index that containerd will forget before the manifest.
-    pub async fn keep(&self, namespace: &str, image: &ImageOfLayer, admitted: &Digest) {
-        let Some((manifest, indexes)) = image.documents.split_first() else { return };
+    /// Remembers the image that `admitted` admitted, for when a container is made from it.
+    pub async fn keep_image(&self, namespace: &str, image: &ImageOfLayer, admitted: &Digest) {
+        self.remember(namespace, &image.config, vec![image.documents.clone()]);
+        self.keep(namespace, &image.documents, admitted).await;
+    }
+
+    /// Keeps the document `admitted` of `documents`, in case it is an index that containerd will forget before the manifest.
+    pub async fn keep(&self, namespace: &str, documents: &[NamedDocument], admitted: &Digest) {
+        let Some((manifest, indexes)) = documents.split_first() else { return };
         let Some(index) = indexes.iter().find(|index| index.digest == *admitted) else { return };
         // It may come from what was kept, and be gone from the store.
         if let Ok(bytes) = self.bytes(namespace, admitted).await {

@@ -50,6 +50,10 @@ pub(super) struct About<'a> {
     pub(super) digest: Option<&'a Digest>,
     pub(super) layer: Option<&'a Digest>,
     pub(super) namespace: Option<&'a str>,
+    /// The container that is about to start.
+    pub(super) container: Option<&'a str>,
+    /// The Kubernetes namespace and the name of its pod.
+    pub(super) pod: Option<(&'a str, &'a str)>,
     /// When it was asked.
     pub(super) since: Instant,
 }
@@ -57,7 +61,7 @@ pub(super) struct About<'a> {
 impl About<'_> {
     /// A question of which nothing else is known.
     pub(super) fn nothing(since: Instant) -> Self {
-        Self { image: None, digest: None, layer: None, namespace: None, since }
+        Self { image: None, digest: None, layer: None, namespace: None, container: None, pod: None, since }
     }
 }
 
@@ -158,6 +162,8 @@ impl Answers {
             digest: about.digest,
             layer: about.layer,
             namespace: about.namespace,
+            container: about.container,
+            pod: about.pod,
             duration: about.since.elapsed(),
         };
         match self.journal.write(|id| Record::decision(id, decision, &facts)).await {

@@ -83,6 +83,11 @@ impl Program {
         Ok(self.peer.uid == Some(0) && parent.is_some() && parent == listener && self.runs())
     }
 
+    /// Whether it is root on this node, not only in a user namespace of its own.
+    pub(super) fn is_root(&self) -> bool {
+        self.peer.uid == Some(0)
+    }
+
     fn runs(&self) -> bool {
         let Some(process) = &self.process else { return true };
         // A process that has ended is readable (pidfd_open(2)).

@@ -7,18 +7,14 @@ mod question;
 
 use std::{io, os::unix::net::UnixListener, sync::Arc, time::Instant};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 
 use self::question::Question;
 use super::{
     answer::{About, Answers, Counts, Refusal},
     image,
     peer::Program,
+    questions,
 };
 use crate::{
     activation::Activation,
@@ -66,54 +62,16 @@ impl Resolve {
     /// # Errors
     /// When the socket cannot be served.
     pub async fn serve(self: Arc<Self>, listener: UnixListener, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let listener = tokio::net::UnixListener::from_std(listener)?;
-        let turns = Arc::new(Semaphore::new(limits::PARALLEL_QUESTIONS));
-        tokio::pin!(stop);
-        loop {
-            let accept = async {
-                // Never closed.
-                let turn = turns.clone().acquire_owned().await.map_err(io::Error::other)?;
-                Ok::<_, io::Error>((turn, listener.accept().await?.0))
-            };
-            tokio::select! {
-                accepted = accept => match accepted {
-                    Ok((turn, stream)) => {
-                        let gate = self.clone();
-                        tokio::spawn(async move {
-                            gate.attend(stream).await;
-                            drop(turn);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!("a connection to the resolve gate failed: {error}");
-                        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
-                    }
-                },
-                () = &mut stop => break,
-            }
-        }
-        let all = u32::try_from(limits::PARALLEL_QUESTIONS).unwrap_or(u32::MAX);
-        turns.acquire_many(all).await.map(drop).map_err(io::Error::other)
+        let attend = |stream| self.clone().attend(stream);
+        questions::serve(listener, limits::PARALLEL_QUESTIONS, stop, attend).await
     }
 
     /// One question, one answer.
     async fn attend(self: Arc<Self>, mut stream: UnixStream) {
         let since = Instant::now();
         let program = Program::of(&stream);
-        let mut bytes = Vec::new();
-        let mut bounded = (&mut stream).take(limits::QUESTION_BYTES + 1);
-        let received = match timeout(limits::VERIFIER_PATIENCE, bounded.read_to_end(&mut bytes)).await {
-            Ok(Ok(_)) => Ok(bytes),
-            Ok(Err(error)) => Err(format!("the question did not arrive: {error}")),
-            Err(_) => Err("the question did not arrive in time".to_owned()),
-        };
-        let line = match self.answer(program, received, since).await {
-            Ok(Some(id)) => format!("ALLOW {id}\n"),
-            Ok(None) => "ALLOW\n".to_owned(),
-            Err(refusal) => format!("{}\n", refusal.message()),
-        };
-        // A verifier that went away or does not read has itself to blame.
-        let _ = timeout(limits::VERIFIER_PATIENCE, stream.write_all(line.as_bytes())).await;
+        let received = questions::receive(&mut stream, limits::QUESTION_BYTES).await;
+        questions::reply(&mut stream, self.answer(program, received, since).await).await;
     }
 
     async fn answer(

@@ -28,6 +28,29 @@ pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<
     documents.iter().flat_map(named).collect()
 }
 
+/// Every document of an image under `name`, or without one. The name says where it comes from only where containerd noted
+/// that of the document, or of an index that lists it.
+pub(super) fn under<'a>(
+    snapshot: &'a Snapshot,
+    documents: &'a [NamedDocument],
+    name: Option<&'a Repository>,
+) -> impl Iterator<Item = Subject> + 'a {
+    let origin = move |document: &NamedDocument| {
+        let noted = document.names.iter().filter_map(|noted| match noted {
+            Name::Fetched(host, path) => Some(fetched(snapshot, host, path, document.digest)),
+            Name::Claimed(_) => None,
+        });
+        let of_name = noted.flatten().filter(|noted| noted.name.as_ref() == name);
+        let mut origins = of_name.map(|noted| noted.origin);
+        let first = origins.next().filter(|_| name.is_some()).unwrap_or(Origin::Claimed);
+        origins.find(|origin| origin.proves_name()).unwrap_or(first)
+    };
+    documents.iter().map(move |document| {
+        let origin = origin(document);
+        Subject { digest: document.digest, name: name.cloned(), origin }
+    })
+}
+
 /// `digest` under every name that content can have which containerd fetched as `path` from the host `name`.
 pub fn fetched(snapshot: &Snapshot, name: &str, path: &str, digest: Digest) -> impl Iterator<Item = Subject> {
     hosts(snapshot, name).into_iter().filter_map(move |(host, origin)| {

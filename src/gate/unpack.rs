@@ -253,7 +253,7 @@ impl Unpack {
             |image: &ImageOfLayer| image.documents.iter().any(|document| Some(document.digest) == decision.digest);
         let decided = images.into_iter().find(is_decided);
         if let (Verdict::Allow, Some(image), Some(admitted)) = (decision.verdict, &decided, &decision.digest) {
-            self.content.keep(&target.namespace, image, admitted).await;
+            self.content.keep_image(&target.namespace, image, admitted).await;
         }
         let layers = decided.map(|image| image.layers).unwrap_or_default();
         Judgement::Decided(Judged { decision, namespace: Some(target.namespace), layers, chain: Some(target.chain) })
@@ -361,7 +361,7 @@ fn layer_of(apply: &ApplyRequest) -> Result<Descriptor, Violation> {
     Ok(Descriptor { media_type: diff.media_type.clone(), digest, size, annotations: Default::default() })
 }
 
-fn trouble(trouble: Trouble) -> Violation {
+pub(super) fn trouble(trouble: Trouble) -> Violation {
     let (code, fix) = match &trouble {
         Trouble::Unreachable(_) | Trouble::Missing(_) => (Code::ContainerdUnreachable, ""),
         Trouble::WrongBytes(_) => (Code::WrongBytes, "remove the image and its content, and look at the disk"),

@@ -435,6 +435,8 @@ fn facts<'a>(
         digest: target,
         layer: None,
         namespace: Some(namespace),
+        container: None,
+        pod: None,
         duration: Duration::ZERO,
     }
 }

@@ -93,6 +93,15 @@ codes! {
     WrongBytes = 108 "wrong-bytes"
         "the content store holds other bytes than the digest says"
         "remove the image, look at the disk",
+    OtherLayers = 109 "other-layers"
+        "the container's files are not those of the image that it names"
+        "remove the container, and make it anew",
+    RestoredCheckpoint = 110 "restored-checkpoint"
+        "the container continues from a checkpoint, and nobody signs memory and files of one"
+        "start it from its image",
+    NoImageForContainer = 111 "no-image-for-container"
+        "no manifest on the node has the container's image configuration"
+        "pull the image again",
     NoMatchingRule = 201 "no-matching-rule"
         "no rule is about the image, and the default denies"
         "add a rule, or exempt the digest",
@@ -126,6 +135,9 @@ codes! {
     DeadlineExceeded = 308 "deadline-exceeded"
         "the decision took too long"
         "the client retries",
+    NotVerifiedYet = 309 "not-verified-yet"
+        "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
+        "start it again; the kubelet does",
     PolicyInvalid = 402 "policy-invalid"
         "there is no policy that can be used"
         "mend the file; the next pull works",
@@ -145,7 +157,7 @@ codes! {
         "the caller is not the containerd of `address` in config.toml"
         "compare the addresses",
     DaemonUnreachable = 408 "daemon-unreachable"
-        "the verifier found no daemon, or got no answer in 8 seconds"
+        "the verifier or hook found no daemon, or got no answer in 8 seconds"
         "`systemctl start pullgate-gates.socket pullgate.service`",
     ClockNotSet = 409 "clock-not-set"
         "the clock shows a time before pullgate was built, and no later one was ever seen"
@@ -156,6 +168,12 @@ codes! {
     SelfTest = 411 "self-test"
         "pullgate made this image to see its own gates refuse it, and one did"
         "nothing: it is a proof",
+    NoSuchContainer = 412 "no-such-container"
+        "containerd has no record of the container that is to start"
+        "compare `address` in config.toml with the containerd that starts it",
+    UnreadableRecord = 413 "unreadable-record"
+        "containerd's record of the container cannot be read"
+        "update pullgate",
 }
 
 impl fmt::Display for Code {
@@ -208,11 +226,17 @@ impl Code {
             | Self::RegistryThrottled
             | Self::RegistryMisbehaved
             | Self::EvidenceTooLarge
-            | Self::RegistryNotAllowed => true,
+            | Self::RegistryNotAllowed
+            | Self::NotVerifiedYet => true,
             Self::NoSuchImage
             | Self::NoImageForLayer
             | Self::MalformedImage
             | Self::WrongBytes
+            | Self::OtherLayers
+            | Self::RestoredCheckpoint
+            | Self::NoImageForContainer
+            | Self::NoSuchContainer
+            | Self::UnreadableRecord
             | Self::ContainerdUnreachable
             | Self::DeadlineExceeded
             | Self::PolicyInvalid
@@ -236,7 +260,7 @@ impl Code {
     /// The verdict that this reason alone leads to.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::ContainerdUnreachable | Self::AuditUnavailable | Self::DaemonUnreachable | Self::ClockNotSet => {
+            Self::AuditUnavailable | Self::DaemonUnreachable | Self::ClockNotSet | Self::UnreadableRecord => {
                 Verdict::Inconclusive
             }
             code if (300..400).contains(&(code as u16)) => Verdict::Inconclusive,

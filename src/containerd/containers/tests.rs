@@ -102,6 +102,7 @@ fn a_record_says_what_the_container_was_made_from() {
         sandbox: "s1".to_owned(),
         config: Digest::of(b"config"),
         image: Some("reg.io/prod/app:1".to_owned()),
+        requested: "sha256:aa".to_owned(),
         image_volumes: vec![volume],
         restored: false,
     };

@@ -162,18 +162,6 @@ impl ContentStore {
         Ok(OnNode { records: inventory.records.get(&target).cloned().unwrap_or_default(), target, manifests })
     }
 
-    /// Whether the layers of the manifest `digest` complete `chain`, by its own bytes. What cannot be read does not.
-    ///
-    /// # Errors
-    /// When containerd did not answer.
-    pub async fn completes(&self, namespace: &str, digest: &Digest, chain: &str) -> Result<bool, Trouble> {
-        match self.layers_of(namespace, digest).await {
-            Ok((_, chains)) => Ok(chains.last().is_some_and(|last| last.to_string() == chain)),
-            Err(Trouble::Unreachable(why)) => Err(Trouble::Unreachable(why)),
-            Err(_) => Ok(false),
-        }
-    }
-
     /// What can admit each manifest of `inventory` that has the configuration `config`, by its own bytes.
     ///
     /// # Errors

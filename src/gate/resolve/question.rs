@@ -1,11 +1,11 @@
 //! What a verifier passes on: containerd's arguments and descriptor (containerd, `docs/image-verification.md`).
 
 use crate::{
+    gate::questions::parts,
     image::{Descriptor, Digest, Reference, Repository, sanitize},
     limits,
 };
 
-const VERSION: u8 = 1;
 /// Characters of somebody else's words in a message.
 const WORD: usize = 60;
 
@@ -21,12 +21,12 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads what a verifier sent: `version, count, (length, argument)…, length, descriptor`, numbers as 32 bits, big endian.
+    /// Reads what a verifier sent: its arguments, and a descriptor on its standard input.
     ///
     /// # Errors
     /// What is wrong with it. Nothing is guessed: arguments that this version does not know could change what is asked.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let (arguments, descriptor) = parts(bytes)?;
+        let (arguments, descriptor) = parts(bytes, limits::QUESTION_BYTES)?;
         let (mut name, mut digest, mut media_type) = (None, None, None);
         for pair in arguments.chunks(2) {
             let flag = pair.first().copied().unwrap_or_default();
@@ -61,44 +61,6 @@ impl Question {
 /// What `-stdin-media-type` says.
 const DESCRIPTOR: &str = "application/vnd.oci.descriptor.v1+json";
 
-/// The arguments and the standard input.
-fn parts(bytes: &[u8]) -> Result<(Vec<&str>, &[u8]), String> {
-    let short = || "the question is cut short".to_owned();
-    if bytes.len() as u64 > limits::QUESTION_BYTES {
-        return Err(format!("the question has more than {} bytes", limits::QUESTION_BYTES));
-    }
-    let (&version, rest) = bytes.split_first().ok_or_else(short)?;
-    if version != VERSION {
-        return Err(format!(
-            "the verifier speaks version {version}, pullgate {VERSION}: they are of different releases"
-        ));
-    }
-    let (count, mut rest) = number(rest).ok_or_else(short)?;
-    if count > limits::QUESTION_ARGUMENTS {
-        return Err(format!("{count} arguments, more than {}", limits::QUESTION_ARGUMENTS));
-    }
-    let mut arguments = Vec::new();
-    for _ in 0..count {
-        let (argument, more) = part(rest).ok_or_else(short)?;
-        arguments.push(std::str::from_utf8(argument).map_err(|_| "an argument is not UTF-8 text")?);
-        rest = more;
-    }
-    match part(rest).ok_or_else(short)? {
-        (input, []) => Ok((arguments, input)),
-        _ => Err("there is more after the question".to_owned()),
-    }
-}
-
-fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = number(bytes)?;
-    rest.split_at_checked(usize::try_from(length).ok()?)
-}
-
-fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    Some((u32::from_be_bytes(*number), rest))
-}
-
 fn word(text: &str) -> String {
     sanitize(text, WORD)
 }
@@ -109,14 +71,10 @@ mod tests {
 
     const TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
+    const VERSION: u8 = 1;
+
     fn framed(arguments: &[&str], input: &str) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend((arguments.len() as u32).to_be_bytes());
-        for part in arguments.iter().chain([&input]) {
-            bytes.extend((part.len() as u32).to_be_bytes());
-            bytes.extend(part.as_bytes());
-        }
-        bytes
+        crate::gate::questions::framed(arguments, input.as_bytes())
     }
 
     fn descriptor(digest: &Digest) -> String {

@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{

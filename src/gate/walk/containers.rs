@@ -10,7 +10,10 @@ use jiff::Timestamp;
 
 use super::{Walk, digests, judge, unknown};
 use crate::{
-    containerd::containers::{Container, Cri, Hook},
+    containerd::{
+        containers::{Container, Cri, Hook},
+        snapshots::Base,
+    },
     decisions::Asking,
     evidence::content::{Inventory, NamedDocument, OnNode, Trouble},
     image::Digest,
@@ -61,7 +64,7 @@ pub struct ContainerStanding {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Known {
     Config(Digest),
-    Chain { image: String, snapshotter: String, chain: Option<String> },
+    Base { image: String, snapshotter: String, base: Option<Base> },
 }
 
 pub(super) type Alike = HashMap<Known, (Decision, BTreeSet<Digest>)>;
@@ -173,25 +176,31 @@ impl Walk {
             return Ok(Known::Config(cri.config));
         }
         let Container { image, snapshotter, snapshot_key, .. } = container;
-        let chain = match snapshot_key.is_empty() {
+        let base = match snapshot_key.is_empty() {
             true => None,
-            false => self.containerd.chain_below(namespace, snapshotter, snapshot_key).await?,
+            false => self.containerd.base(namespace, snapshotter, snapshot_key).await?,
         };
-        Ok(Known::Chain { image: image.clone(), snapshotter: snapshotter.clone(), chain })
+        Ok(Known::Base { image: image.clone(), snapshotter: snapshotter.clone(), base })
     }
 
     /// The manifests that can be the image: the one that its record leads to where that has these layers, else all that
     /// have them.
     async fn manifests_of(&self, inventory: &Inventory, known: &Known) -> Result<Vec<Vec<NamedDocument>>, Trouble> {
-        let (image, snapshotter, chain) = match known {
+        let (image, snapshotter, base) = match known {
             Known::Config(config) => return self.content.of_config(inventory, config).await,
-            Known::Chain { image, snapshotter, chain } => (image, snapshotter, chain),
+            Known::Base { image, snapshotter, base } => (image, snapshotter, base),
         };
         let named = match inventory.target(image) {
             Some(target) => self.content.on_node(inventory, target).await?.manifests,
             None => Vec::new(),
         };
-        let Some(chain) = chain else { return Ok(named) };
+        let chain = match base {
+            None => return Ok(named),
+            // Other layers on top of an image's are no image's.
+            Some(Base::Other(_)) => return Ok(Vec::new()),
+            Some(Base::Empty) => None,
+            Some(Base::Chain(chain)) => Some(chain),
+        };
         // Labels only say what was unpacked: another image of the same layers needs no unpacking, and has none.
         let mut stands_on = Vec::new();
         for documents in named {
@@ -205,7 +214,8 @@ impl Walk {
         // Without its record it could be any image of these layers. Who runs it chose the command as well, so all that an
         // image can vouch for are the layers.
         if stands_on.is_empty() {
-            for config in inventory.configs_of(snapshotter, chain) {
+            let chain = chain.map(ToString::to_string).unwrap_or_default();
+            for config in inventory.configs_of(snapshotter, &chain) {
                 stands_on.extend(self.content.of_config(inventory, config).await?);
             }
         }

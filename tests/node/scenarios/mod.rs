@@ -21,6 +21,7 @@ mod remembered;
 mod resolve;
 mod service;
 mod settings;
+mod start;
 mod store;
 mod watch;
 mod why;
@@ -102,6 +103,9 @@ pub const ALL: &[Scenario] = &[
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
     on_every_node("why::a-refusal-explains-itself", why::explained),
     on_every_node("why::check-tells-the-same", why::agrees_with_check),
+    on_every_node("start::what-it-is-made-of-decides", start::what_it_is_made_of),
+    on_every_node("start::what-it-is-called-decides", start::what_it_is_called),
+    on_every_node("start::what-runs-once-does-not-fail-for-good", start::runs_once),
     on_every_node("package::installing-and-removing-leave-containerd-alone", package::comes_and_goes),
     on_every_node("harness::every-path-brings-an-image-onto-a-node-without-gates", harness::every_path),
     on_every_node("harness::containers-run-on-a-gated-node", harness::containers),
