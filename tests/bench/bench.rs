@@ -26,6 +26,7 @@ mod pulls;
 mod pure;
 mod report;
 mod start;
+mod start_gate;
 mod statistics;
 mod verifier;
 
@@ -54,6 +55,7 @@ const PARTS: &[Part] = &[
     Part { name: "check", prepare: check::prepare, measure: check::measure, longest: 180 },
     Part { name: "flood", prepare: nothing, measure: flood::measure, longest: 120 },
     Part { name: "daemon", prepare: nothing, measure: daemon::measure, longest: 180 },
+    Part { name: "start-gate", prepare: nothing, measure: start_gate::measure, longest: 60 },
     Part { name: "pulls", prepare: pulls::prepare, measure: pulls::measure, longest: 300 },
 ];
 

@@ -16,10 +16,13 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        Info, ListContentRequest, ListContentResponse, ListImagesRequest, ListImagesResponse, ListNamespacesRequest,
-        ListNamespacesResponse, Plugin, PluginsRequest, PluginsResponse, ReadContentRequest, ReadContentResponse,
-        VersionResponse,
-        snapshots::{Info as Snapshot, ListSnapshotsRequest, ListSnapshotsResponse, MountsRequest, MountsResponse},
+        Container, GetContainerRequest, GetContainerResponse, Info, ListContentRequest, ListContentResponse,
+        ListImagesRequest, ListImagesResponse, ListNamespacesRequest, ListNamespacesResponse, Plugin, PluginsRequest,
+        PluginsResponse, ReadContentRequest, ReadContentResponse, VersionResponse,
+        snapshots::{
+            Info as Snapshot, ListSnapshotsRequest, ListSnapshotsResponse, MountsRequest, MountsResponse,
+            StatSnapshotRequest, StatSnapshotResponse,
+        },
     },
     types::Mount,
 };
@@ -42,6 +45,8 @@ use crate::node::Result;
 pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// What `distribution.source` says; containerd notes no port.
 const SOURCE: &str = "containerd.io/distribution.source.127.0.0.1";
+/// The sandbox of every container.
+const POD: &str = "pod";
 const ROOT: &str = "/run/bench/content";
 
 /// The images, and what was asked about them.
@@ -56,6 +61,8 @@ pub struct Store {
     unpacking: AtomicUsize,
     /// Calls that were answered.
     pub calls: AtomicU64,
+    /// What containers call their image.
+    pub called: String,
 }
 
 /// One image's documents.
@@ -86,6 +93,7 @@ impl Store {
             layer_size: size as i64,
             unpacking: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
+            called: String::new(),
         })
     }
 
@@ -115,7 +123,9 @@ impl Store {
     }
 
     fn blobs(&self, namespace: &str, request: &ListContentRequest) -> std::result::Result<ListContentResponse, Status> {
-        let about_layer = request.filters.first().is_some_and(|filter| filter.contains("gc.ref.content.l."));
+        let about_image =
+            |filter: &String| ["l.", "config"].iter().any(|kind| filter.contains(&format!("gc.ref.content.{kind}")));
+        let is_image = request.filters.first().is_some_and(about_image);
         let image = self.image(namespace)?;
         let layer = |(number, digest): (usize, &Digest)| {
             (format!("containerd.io/gc.ref.content.l.{number}"), digest.to_string())
@@ -127,13 +137,42 @@ impl Store {
             labels: self.layers.iter().enumerate().map(layer).chain([source]).collect(),
             ..Info::default()
         };
-        Ok(ListContentResponse { info: if about_layer { vec![info] } else { Vec::new() } })
+        Ok(ListContentResponse { info: if is_image { vec![info] } else { Vec::new() } })
     }
 
     fn read(&self, namespace: &str, digest: &str) -> std::result::Result<ReadContentResponse, Status> {
         let image = self.image(namespace)?;
         let data = if digest == image.digest.to_string() { &image.manifest } else { &image.config };
         Ok(ReadContentResponse { offset: 0, data: data.clone() })
+    }
+
+    /// A pod's container `id` of the image in `namespace`.
+    fn container(&self, namespace: &str, id: String) -> std::result::Result<GetContainerResponse, Status> {
+        let config = Digest::of(&self.image(namespace)?.config);
+        let noted = json!({
+            "Version": "v1",
+            "Metadata": {
+                "SandboxID": POD, "ImageRef": config,
+                "Config": { "image": { "image": config, "user_specified_image": self.called } },
+            },
+        });
+        let of_pod = json!({ "Version": "v1", "Metadata": { "Config": { "metadata": { "name": "pod", "namespace": "shop" } } } });
+        let (kind, noted) = if id == POD { ("sandbox", of_pod) } else { ("container", noted) };
+        let noted = prost_types::Any { type_url: String::new(), value: noted.to_string().into_bytes() };
+        let container = Container {
+            snapshotter: "overlayfs".to_owned(),
+            snapshot_key: id.clone(),
+            extensions: [(format!("io.cri-containerd.{kind}.metadata"), noted)].into(),
+            id,
+            ..Container::default()
+        };
+        Ok(GetContainerResponse { container: Some(container) })
+    }
+
+    /// The snapshot of any container: it stands on the layers that all images have.
+    fn of_container(&self) -> StatSnapshotResponse {
+        let parent = self.chains.last().map(ToString::to_string).unwrap_or_default();
+        StatSnapshotResponse { info: Some(Snapshot { parent, ..Snapshot::default() }) }
     }
 
     fn plugins() -> PluginsResponse {
@@ -211,6 +250,10 @@ impl Service<http::Request<Body>> for Containerd {
                 }
                 "images.v1.Images/List" => one(call, |_, _: ListImagesRequest| Ok(ListImagesResponse::default())).await,
                 "snapshots.v1.Snapshots/List" => stream(call, |_, _: ListSnapshotsRequest| Ok(store.snapshots())).await,
+                "snapshots.v1.Snapshots/Stat" => one(call, |_, _: StatSnapshotRequest| Ok(store.of_container())).await,
+                "containers.v1.Containers/Get" => {
+                    one(call, |namespace, get: GetContainerRequest| store.container(namespace, get.id)).await
+                }
                 "snapshots.v1.Snapshots/Mounts" => {
                     let mounts = |namespace: &str| MountsResponse { mounts: Store::mounts(namespace) };
                     one(call, |namespace, _: MountsRequest| Ok(mounts(namespace))).await

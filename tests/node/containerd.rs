@@ -99,7 +99,7 @@ impl Node {
         self.restart_containerd()
     }
 
-    fn write_configuration(&self, more: &str) -> Result<()> {
+    pub(crate) fn write_configuration(&self, more: &str) -> Result<()> {
         let debian = match self.suite {
             Suite::Trixie => DEBIAN_1_7,
             Suite::Forky => DEBIAN_2,

@@ -14,7 +14,6 @@ use crate::node::{
     signing::Layout,
 };
 
-const HOOK: &str = "/usr/libexec/pullgate/verifiers/pullgate-verifier";
 const SLEEP: [&str; 3] = ["/bin/busybox", "sleep", "1000000"];
 const RULES: &str = r#"
 [[attestor]]
@@ -48,22 +47,9 @@ impl Node {
     }
 
     fn connect_start_gate(&self, more: &str) -> Result<()> {
-        let mut spec: Value = serde_json::from_str(&self.run(&["ctr", "oci", "spec"])?.ok()?)?;
-        let process = spec.get_mut("process").and_then(Value::as_object_mut).ok_or("a spec without process")?;
-        process.remove("rlimits");
-        process.remove("apparmorProfile");
-        spec["linux"].as_object_mut().ok_or("a spec without linux")?.remove("seccomp");
-        let hook = json!({ "path": HOOK, "args": ["pullgate-verifier", "create-runtime"], "timeout": 10 });
-        spec["hooks"] = json!({ "createRuntime": [hook] });
-        self.write("/etc/pullgate/base-spec.json", spec.to_string())?;
-        let section = match self.suite {
-            Suite::Trixie => "io.containerd.grpc.v1.cri",
-            Suite::Forky => "io.containerd.cri.v1.runtime",
-        };
-        self.connect_gates_with(&format!(
-            "\n[plugins.\"{section}\".containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n  \
-             base_runtime_spec = \"/etc/pullgate/base-spec.json\"\n{more}"
-        ))
+        self.write_configuration(more)?;
+        self.run(&["pullgate", "enable", "--start", "--restart", "--watch=1"])?.ok()?;
+        Ok(())
     }
 
     /// Brings an image among those of pods without asking a gate about its layers, which are there or nowhere.
