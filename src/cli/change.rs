@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -86,6 +86,18 @@ pub(super) fn daemon() -> Result<(), Obstacle> {
             "Run: systemctl enable --now pullgate-gates.socket pullgate.service",
         )
     })
+}
+
+/// Nor does one start a container where nobody listens to the hook: a daemon of before the start gate.
+pub(super) fn listens_to_starts() -> Result<(), Obstacle> {
+    let socket = Path::new(systemd::DIRECTORY).join("start.sock");
+    match socket.metadata().is_ok_and(|meta| meta.file_type().is_socket()) {
+        true => Ok(()),
+        false => Err(Obstacle::new(
+            format!("nobody listens on {}: no container would start", socket.display()),
+            "Run: systemctl restart pullgate-gates.socket pullgate.service",
+        )),
+    }
 }
 
 pub(super) fn note(notes: &[String]) {

@@ -98,6 +98,9 @@ async fn enable(path: &Path, config: &Config, arguments: &Arguments) -> Result<(
         return Ok(());
     }
     change::daemon()?;
+    if plan.start {
+        change::listens_to_starts()?;
+    }
     let before = match arguments.restart {
         true => {
             let unit = live::unit_of(&found.process)?;

@@ -1,5 +1,6 @@
 //! What must hold on a node. Names say what, files say about what.
 
+mod base;
 mod boot_list;
 mod chains;
 mod cli;
@@ -70,6 +71,11 @@ pub const ALL: &[Scenario] = &[
     on_every_node("watch::told-once-for-each-policy", watch::told_once),
     on_every_node("watch::what-was-there-before-anything-refused", watch::from_before),
     on_every_node("watch::a-handler-without-the-hook-is-a-way-around", watch::way_around),
+    on_every_node("base::only-hooks-differ-in-a-container", base::only_hooks_differ),
+    on_every_node("base::hooks-of-an-administrator-stay", base::own_hooks),
+    on_every_node("base::drift-is-told-and-mended", base::drift),
+    on_every_node("base::rolled-back-or-never-written", base::not_written),
+    on_every_node("base::the-package-stays-while-it-is-asked", base::removal),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
