@@ -1,6 +1,6 @@
 //! Takes away what runs made: their own at the end, and what one that was killed left.
 
-use containerd_client::services::v1::{DeleteImageRequest, Image, images_client::ImagesClient};
+use containerd_client::services::v1::{DeleteImageRequest, images_client::ImagesClient};
 use tonic::{Code, Status};
 
 use super::{LABEL, NAME, POD_TIME, client, image::MARK};
@@ -8,6 +8,7 @@ use crate::{
     containerd::{Containerd, leased},
     cri::Cri,
     image::Digest,
+    limits,
 };
 
 /// Bytes of a manifest that a run made.
@@ -41,13 +42,17 @@ async fn pods(containerd: &Containerd) -> Result<(), Status> {
 
 async fn images(containerd: &Containerd, namespace: &str) -> Result<(), Status> {
     let all = containerd.all_images(namespace).await?;
-    let ours: Vec<&Image> = all.iter().filter(|image| is_ours(&image.name)).collect();
-    let mut names: Vec<&str> = ours.iter().map(|image| image.name.as_str()).collect();
+    let mut names: Vec<&str> = all.iter().map(|image| image.name.as_str()).filter(|name| is_ours(name)).collect();
+    // The runtime interface names each image by its configuration too, also when the other name is gone by then.
+    let pulled = vec![format!("labels.\"containerd.io/distribution.source.127.0.0.1\"~=\"{NAME}/\"")];
+    let pulled = containerd.blobs(namespace, pulled, limits::CANDIDATE_MANIFESTS).await?;
     for image in all.iter().filter(|image| image.name.starts_with("sha256:")) {
-        // The runtime interface names each image by its configuration too. What somebody else gave our name stays.
-        let target = |image: &Image| image.target.as_ref().map(|target| target.digest.clone());
-        let same = ours.iter().any(|named| target(named) == target(image));
-        if same && is_made_here(containerd, namespace, image).await? {
+        let target = image.target.as_ref().and_then(|target| target.digest.parse::<Digest>().ok());
+        let target = target.filter(|target| pulled.iter().any(|blob| blob.digest == *target));
+        // What somebody else gave our name stays.
+        if let Some(target) = target
+            && is_made_here(containerd, namespace, &target).await?
+        {
             names.push(&image.name);
         }
     }
@@ -70,16 +75,13 @@ fn is_ours(name: &str) -> bool {
     host.is_some_and(|port| port.parse::<u16>().is_ok()) && parts.next() == Some(NAME)
 }
 
-async fn is_made_here(containerd: &Containerd, namespace: &str, image: &Image) -> Result<bool, Status> {
-    let Some(target) = image.target.as_ref().and_then(|target| target.digest.parse::<Digest>().ok()) else {
-        return Ok(false);
-    };
-    let bytes = match containerd.read(namespace, &target, MANIFEST_BYTES).await {
+async fn is_made_here(containerd: &Containerd, namespace: &str, target: &Digest) -> Result<bool, Status> {
+    let bytes = match containerd.read(namespace, target, MANIFEST_BYTES).await {
         Err(status) if status.code() == Code::OutOfRange => return Ok(false),
         bytes => bytes?.unwrap_or_default(),
     };
     let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    Ok(Digest::of(&bytes) == target && manifest["annotations"][MARK].is_string())
+    Ok(Digest::of(&bytes) == *target && manifest["annotations"][MARK].is_string())
 }
 
 #[cfg(test)]
@@ -87,7 +89,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use containerd_client::{
-        services::v1::{ListImagesResponse, ReadContentRequest, ReadContentResponse},
+        services::v1::{Image, Info, ListContentResponse, ListImagesResponse, ReadContentRequest, ReadContentResponse},
         types::Descriptor,
     };
     use prost::Message as _;
@@ -122,6 +124,8 @@ mod tests {
     async fn an_image_that_somebody_else_gave_our_name_loses_that_name_alone() {
         let made = Made::new("x").unwrap();
         let [ours, theirs] = [made.manifest.clone(), br#"{"annotations":{}}"#.to_vec()];
+        // Its other name went before this one came.
+        let alone = Made::new("x").unwrap().manifest;
         let record = |name: &str, target: &[u8]| Image {
             name: name.to_owned(),
             target: Some(Descriptor { digest: Digest::of(target).to_string(), ..Descriptor::default() }),
@@ -130,6 +134,7 @@ mod tests {
         let images = vec![
             record("127.0.0.1:4000/pullgate-self-test/x@sha256:1", &ours),
             record("sha256:1", &ours),
+            record("sha256:4", &alone),
             record("127.0.0.1:4000/pullgate-self-test/pause", &theirs),
             record("sha256:2", &theirs),
             record("registry.example.com/pause:3", &theirs),
@@ -139,9 +144,13 @@ mod tests {
         let seen = removed.clone();
         let fake = FakeContainerd::start(move |method, message| match method {
             "Images/List" => Answer::message(&ListImagesResponse { images: images.clone() }),
+            "Content/List" => {
+                let info = |bytes: &Vec<u8>| Info { digest: Digest::of(bytes).to_string(), ..Info::default() };
+                Answer::message(&ListContentResponse { info: [&ours, &theirs, &alone].map(info).into() })
+            }
             "Content/Read" => {
                 let asked = ReadContentRequest::decode(message).unwrap().digest;
-                let found = [&ours, &theirs].into_iter().find(|bytes| Digest::of(bytes).to_string() == asked);
+                let found = [&ours, &theirs, &alone].into_iter().find(|bytes| Digest::of(bytes).to_string() == asked);
                 found.map_or_else(Answer::missing, |data| {
                     Answer::message(&ReadContentResponse { offset: 0, data: data.clone() })
                 })
@@ -157,7 +166,8 @@ mod tests {
         let expected = [
             ("127.0.0.1:4000/pullgate-self-test/x@sha256:1", false),
             ("127.0.0.1:4000/pullgate-self-test/pause", false),
-            ("sha256:1", true),
+            ("sha256:1", false),
+            ("sha256:4", true),
         ];
         assert_eq!(*removed.lock().unwrap(), expected.map(|(name, sync)| (name.to_owned(), sync)));
     }

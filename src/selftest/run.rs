@@ -84,14 +84,9 @@ impl Run<'_> {
             let why = "not connected; run: pullgate enable";
             return [Gate::Resolve, Gate::Unpack, Gate::Start].map(|gate| plain(gate, None, State::Absent, why)).into();
         }
-        let proofs = self.connected(run, node).await.unwrap_or_else(|why| {
+        self.connected(run, node).await.unwrap_or_else(|why| {
             [Gate::Resolve, Gate::Unpack, Gate::Start].map(|gate| plain(gate, None, State::Unknown, &why)).into()
-        });
-        // The gates know the images no longer, and by now nobody needs them.
-        if let Err(why) = leftovers::remove(self.containerd, &node.namespace).await {
-            tracing::warn!("not removed, hence tried again at the next self-test: {why}");
-        }
-        proofs
+        })
     }
 
     async fn connected(&self, run: &str, node: &Node) -> Result<Vec<Proof>, String> {
@@ -159,6 +154,10 @@ impl Run<'_> {
             None => {}
         }
         proofs.extend(self.judged(&tried).await);
+        // While they are still listed, so that nobody judges what is about to go.
+        if let Err(why) = leftovers::remove(self.containerd, &node.namespace).await {
+            tracing::warn!("not removed, hence tried again at the next self-test: {why}");
+        }
         proofs.sort_by(|a, b| (a.gate, b.way.is_none(), &a.way).cmp(&(b.gate, a.way.is_none(), &b.way)));
         Ok(proofs)
     }

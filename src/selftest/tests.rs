@@ -78,6 +78,7 @@ fn containerd(pull: impl Fn() -> Answer + Send + Sync + 'static) -> FakeContaine
         }
         "Namespaces/List" => Answer::message(&ListNamespacesResponse::default()),
         "Images/List" => Answer::message(&ListImagesResponse::default()),
+        "Content/List" => Answer::Messages(Vec::new()),
         "Leases/Create" => Answer::Error(tonic::Status::internal("no")),
         "Leases/List" => Answer::message(&()),
         "ImageService/PullImage" => pull(),

@@ -20,6 +20,7 @@ mod package;
 mod registry;
 mod remembered;
 mod resolve;
+mod selftest;
 mod service;
 mod settings;
 mod start;
@@ -76,6 +77,10 @@ pub const ALL: &[Scenario] = &[
     on_every_node("base::drift-is-told-and-mended", base::drift),
     on_every_node("base::rolled-back-or-never-written", base::not_written),
     on_every_node("base::the-package-stays-while-it-is-asked", base::removal),
+    on_every_node("selftest::each-gate-is-seen-to-refuse", selftest::proven),
+    on_every_node("selftest::what-takes-a-gate-out-is-seen-unasked", selftest::taken_out),
+    on_every_node("selftest::killed-in-the-middle-it-leaves-nothing", selftest::killed),
+    on_every_node("selftest::led-away-it-proves-nothing", selftest::led_away),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),
     on_every_node("chains::signed-bytes-as-layer-or-configuration", chains::signed_bytes),
     on_every_node("matrix::every-sort-of-image-by-every-path", matrix::every_sort),
