@@ -102,6 +102,14 @@ pub enum Outcome {
 const ARCHIVE: &str = "/var/tmp/image.tar";
 
 impl Outcome {
+    /// What the client said, where that is known.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Refused { message, .. } | Self::Failed(message) | Self::Broken(message) => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The code of a refusal.
     pub fn code(&self) -> Option<&str> {
         match self {

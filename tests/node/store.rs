@@ -7,7 +7,8 @@ use containerd_client::{
     Client,
     services::v1::{
         DeleteContainerRequest, DeleteContentRequest, DeleteImageRequest, DeleteRequest, DeleteTaskRequest,
-        KillRequest, ListContainersRequest, ListContentRequest, ListImagesRequest, ListNamespacesRequest, ListRequest,
+        InfoRequest, KillRequest, ListContainersRequest, ListContentRequest, ListImagesRequest, ListNamespacesRequest,
+        ListRequest,
         snapshots::{Kind, ListSnapshotsRequest, RemoveSnapshotRequest, StatSnapshotRequest},
     },
 };
@@ -16,6 +17,7 @@ use tonic::{Code, IntoRequest, Request, Status};
 use super::{Result, machine::Node};
 
 const SNAPSHOTTER: &str = "overlayfs";
+const SNAPSHOTTERS: [&str; 2] = [SNAPSHOTTER, "native"];
 
 /// A call that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -42,11 +44,35 @@ impl Node {
     /// # Errors
     /// Where containerd cannot tell.
     pub fn unpacked(&self, namespace: &str, chain: &str) -> Result<bool> {
+        self.unpacked_by(SNAPSHOTTER, namespace, chain)
+    }
+
+    /// As [`Node::unpacked`], for any snapshotter.
+    ///
+    /// # Errors
+    /// As [`Node::unpacked`].
+    pub fn unpacked_by(&self, snapshotter: &str, namespace: &str, chain: &str) -> Result<bool> {
         wait(async {
             let client = Client::from_path(self.containerd_socket()).await?;
-            let request = StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: chain.to_owned() };
+            let request = StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: chain.to_owned() };
             match client.snapshots().stat(within(namespace, request)?).await {
                 Ok(answer) => Ok(answer.into_inner().info.is_some_and(|info| info.kind == Kind::Committed as i32)),
+                Err(status) if status.code() == Code::NotFound => Ok(false),
+                Err(status) => Err(status.into()),
+            }
+        })
+    }
+
+    /// Whether a namespace has this blob.
+    ///
+    /// # Errors
+    /// Where containerd cannot tell.
+    pub fn holds_blob(&self, namespace: &str, digest: &str) -> Result<bool> {
+        wait(async {
+            let client = Client::from_path(self.containerd_socket()).await?;
+            let request = InfoRequest { digest: digest.to_owned() };
+            match client.content().info(within(namespace, request)?).await {
+                Ok(_) => Ok(true),
                 Err(status) if status.code() == Code::NotFound => Ok(false),
                 Err(status) => Err(status.into()),
             }
@@ -83,7 +109,9 @@ impl Node {
                 namespace.remove_containers().await?;
                 namespace.remove_images().await?;
                 namespace.remove_leases().await?;
-                namespace.remove_snapshots().await?;
+                for snapshotter in SNAPSHOTTERS {
+                    namespace.remove_snapshots(snapshotter).await?;
+                }
                 namespace.remove_content().await?;
             }
             Ok(())
@@ -133,9 +161,9 @@ impl Namespace<'_> {
 
     /// Leaf first: a snapshot that another one stands on cannot be removed. Collection runs beside this, and an
     /// unpacking that was refused may still be cleaning up after itself.
-    async fn remove_snapshots(&self) -> Result<()> {
+    async fn remove_snapshots(&self, snapshotter: &str) -> Result<()> {
         loop {
-            let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), ..Default::default() };
+            let request = ListSnapshotsRequest { snapshotter: snapshotter.to_owned(), ..Default::default() };
             let mut answer = self.client.snapshots().list(within(self.name, request)?).await?.into_inner();
             let mut snapshots = Vec::new();
             while let Some(page) = answer.message().await? {
@@ -146,7 +174,7 @@ impl Namespace<'_> {
             }
             let parents: HashSet<_> = snapshots.iter().map(|snapshot| snapshot.parent.clone()).collect();
             for leaf in snapshots.iter().filter(|snapshot| !parents.contains(&snapshot.name)) {
-                let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: leaf.name.clone() };
+                let request = RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key: leaf.name.clone() };
                 match self.client.snapshots().remove(within(self.name, request)?).await {
                     Err(status) if status.code() == Code::FailedPrecondition => {}
                     answer => drop(gone(answer)?),

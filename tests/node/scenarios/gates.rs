@@ -86,7 +86,7 @@ fn request(image: &Published) -> ApplyRequest {
     }
 }
 
-fn apply(node: &Node, socket: &str, image: &Published) -> Result<std::result::Result<(), Status>> {
+pub fn apply(node: &Node, socket: &str, image: &Published) -> Result<std::result::Result<(), Status>> {
     wait(async {
         let channel = containerd_client::connect(node.outside(socket)).await?;
         let answer = DiffClient::new(channel).apply(within("default", request(image))?).await;

@@ -5,6 +5,7 @@ mod boot_list;
 mod chains;
 mod cli;
 mod doctor;
+mod coverage;
 mod enable;
 mod expect;
 mod gates;
@@ -44,6 +45,7 @@ const fn with_verifier(name: &'static str, run: fn(Suite) -> Result<()>) -> Scen
 
 /// Every scenario. Those that take longest come first, so that none is left alone at the end.
 pub const ALL: &[Scenario] = &[
+    on_every_node("coverage::every-path-and-where-it-is-closed", coverage::every_path),
     on_every_node("large::a-large-layer-is-hashed-and-admitted", large::admitted),
     on_every_node("large::daemon-killed-while-a-layer-is-applied", large::daemon_killed),
     on_every_node("load::many-pulls-of-many-layers-at-once", load::many_pulls),

@@ -1,0 +1,263 @@
+//! A node with an image that is admitted and some that are not, and how it is told what became of one.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::{docker, past};
+use crate::node::{
+    Image, Node, Result, Suite,
+    image::Layer,
+    journal::Entry,
+    product::{CONFIG, CONFIG_FILE, POLICY_FILE, SERVICE, policy_with},
+    registry::Published,
+    signing::Layout,
+};
+
+/// What every image says when it runs.
+pub const SAID: &str = "it runs";
+pub const OVERLAY: &str = "overlayfs";
+
+/// What becomes of an image that the policy refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell {
+    RefusedBeforeFetch,
+    RefusedBeforeUnpack,
+    RefusedBeforeStart,
+    /// It got there, and the audit says so.
+    Detected,
+    /// It got there, and nothing says so.
+    Open(&'static str),
+    /// There is no such path.
+    Absent(&'static str),
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RefusedBeforeFetch => f.write_str("refused before fetch"),
+            Self::RefusedBeforeUnpack => f.write_str("refused before unpack"),
+            Self::RefusedBeforeStart => f.write_str("refused before start"),
+            Self::Detected => f.write_str("detected"),
+            Self::Open(why) => write!(f, "**open**: {why}"),
+            Self::Absent(why) => write!(f, "– ({why})"),
+        }
+    }
+}
+
+/// What somebody tried with an image, and what it led to.
+#[derive(Debug)]
+pub struct Attempt {
+    pub aim: Aim,
+    /// What the client said, or why it failed.
+    pub answer: std::result::Result<String, String>,
+}
+
+/// What the attempt was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// To have its layers unpacked by a snapshotter in a namespace.
+    Unpack { snapshotter: &'static str, namespace: &'static str },
+    /// To have it run.
+    Run,
+}
+
+impl Attempt {
+    pub fn run(answer: std::result::Result<String, String>) -> Self {
+        Self { aim: Aim::Run, answer }
+    }
+
+    pub fn unpack(namespace: &'static str, answer: std::result::Result<String, String>) -> Self {
+        Self { aim: Aim::Unpack { snapshotter: OVERLAY, namespace }, answer }
+    }
+}
+
+pub struct Ground {
+    pub node: Node,
+    pub suite: Suite,
+    /// Signed.
+    pub good: Published,
+    /// Signed by nobody.
+    pub evil: Published,
+    /// Signed by nobody, and made of the layers of `good` under another configuration.
+    pub swapped: Published,
+    /// As `swapped`, with the first of the layers alone.
+    pub prefix: Published,
+    /// Signed by nobody, and without layers.
+    pub bare: Published,
+    /// As `bare`, and signed.
+    pub bare_good: Published,
+    /// As `evil`, and on the node before pullgate was.
+    pub earlier: Published,
+    /// As `good`, and on the node before pullgate was.
+    pub earlier_good: Published,
+    /// Signed, until a policy refuses it.
+    pub since: Published,
+    /// Signed by those who may sign for `dev` alone.
+    pub dev: Published,
+    count: AtomicUsize,
+}
+
+const DEV: &str = r#"[[attestor]]
+name = "dev"
+may-sign = ["signature"]
+keys = [{ file = "/etc/pullgate/keys/dev.pub", algorithm = "ecdsa-p256-sha256" }]
+
+[[rule]]
+name = "dev"
+images = ["127.0.0.1:5000/dev/**"]
+require = { all = ["dev"] }
+"#;
+
+impl Ground {
+    /// A node that had images before pullgate came, and is connected now.
+    pub fn prepare(suite: Suite) -> Result<Self> {
+        let node = Node::unconnected(suite)?;
+        node.prepare_pods()?;
+        let dev_key = node.make_key("dev")?;
+        node.write("/etc/pullgate/keys/dev.pub", node.read(&dev_key)?)?;
+        let busybox = Layer::with_file("bin/busybox", 0o755, &node.read("/usr/bin/busybox")?)?;
+        let of_layers =
+            |layers: &[Layer], name: &str| Image::running(layers.to_vec(), name, &["/bin/busybox", "echo", SAID]);
+        let make = |name: &str| -> Result<Image> {
+            Ok(of_layers(&[busybox.clone(), Layer::with_file(name, 0o644, name.as_bytes())?], name))
+        };
+        let push = |name: &str, image: &Image| node.push(&format!("{name}:v1"), image);
+        let good = push("demo/good", &make("good")?)?;
+        let dev = push("dev/app", &make("of-dev")?)?;
+        push("demo/promoted", &dev.image)?;
+        let ground = Self {
+            suite,
+            evil: push("demo/evil", &make("evil")?)?,
+            swapped: push("demo/swapped", &of_layers(&good.image.layers, "swapped"))?,
+            prefix: push("demo/prefix", &of_layers(&[busybox.clone()], "prefix"))?,
+            bare: push("demo/bare", &of_layers(&[], "bare"))?,
+            bare_good: push("demo/bare-good", &of_layers(&[], "bare-good"))?,
+            earlier: push("demo/earlier", &make("earlier")?)?,
+            earlier_good: push("demo/earlier-good", &make("earlier-good")?)?,
+            since: push("demo/since", &make("since")?)?,
+            good,
+            dev,
+            node,
+            count: AtomicUsize::new(0),
+        };
+        let layout = Layout::usual(suite);
+        let signed = [&ground.good, &ground.bare_good, &ground.earlier_good, &ground.since].map(Clone::clone);
+        ground.node.sign_all(&signed, "demo", layout)?;
+        ground.node.sign(&ground.dev, "dev", layout)?;
+        docker::prepare(&ground)?;
+        past::bring_earlier(&ground)?;
+        ground.node.configure(CONFIG, &ground.policy(""))?;
+        ground.node.connect_gates()?;
+        Ok(ground)
+    }
+
+    /// The policy of this node, with more rules.
+    pub fn policy(&self, rules: &str) -> String {
+        policy_with(&format!("{DEV}\n{rules}"))
+    }
+
+    /// Puts a policy in force.
+    pub fn with_policy(&self, policy: &str) -> Result<()> {
+        self.configured(POLICY_FILE, policy)
+    }
+
+    /// Puts the node into a mode.
+    pub fn with_mode(&self, mode: &str) -> Result<()> {
+        self.configured(CONFIG_FILE, &CONFIG.replace("enforce", mode))
+    }
+
+    fn configured(&self, file: &str, text: &str) -> Result<()> {
+        let cursor = self.node.cursor()?;
+        self.node.write(file, text)?;
+        self.node.reload()?;
+        self.node.wait_until("it is in force", || {
+            let after = format!("--after-cursor={cursor}");
+            let said = self.node.run(&["journalctl", "-q", "--no-pager", "-o", "cat", "-u", SERVICE, &after])?.ok()?;
+            Ok(said.contains("is in force"))
+        })
+    }
+
+    /// The version of containerd, as the table heads its column.
+    pub fn line(&self) -> Result<String> {
+        let version = self.node.runtime_version()?.runtime_version;
+        Ok(version.trim_start_matches('v').split(['~', '+', '-']).next().unwrap_or_default().to_owned())
+    }
+
+    /// An identifier that no container had.
+    pub fn unique(&self, what: &str) -> String {
+        format!("{what}-{}", self.count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What became of the images on a path: `good` has to arrive.
+    pub fn judged(
+        &self,
+        good: &Published,
+        bad: &Published,
+        walk: impl Fn(&Published) -> Result<Attempt>,
+    ) -> Result<Cell> {
+        let attempt = walk(good)?;
+        if !self.arrived(good, &attempt)? {
+            return Err(format!("{} must arrive: {:?}", good.name, attempt.answer).into());
+        }
+        self.judge(bad, walk)
+    }
+
+    /// What became of a bad image.
+    pub fn judge(&self, bad: &Published, walk: impl Fn(&Published) -> Result<Attempt>) -> Result<Cell> {
+        let cursor = self.node.cursor()?;
+        let attempt = walk(bad)?;
+        if self.arrived(bad, &attempt)? {
+            return Ok(if self.detected(&cursor)? { Cell::Detected } else { Cell::Open("nothing sees it") });
+        }
+        let entries = self.node.audit_since(&cursor)?;
+        let refusal = entries.iter().rev().find(|entry| entry.verdict != "allow");
+        match refusal {
+            Some(refusal) if says(&attempt, refusal) => self.refused_at(bad, refusal),
+            _ => Err(format!("{}: neither arrived nor refused: {:?}; {entries:?}", bad.name, attempt.answer).into()),
+        }
+    }
+
+    fn refused_at(&self, bad: &Published, refusal: &Entry) -> Result<Cell> {
+        match refusal.gate.as_str() {
+            "resolve" if self.fetched(bad)? => Err(format!("{}: refused at resolve, and fetched", bad.name).into()),
+            "resolve" => Ok(Cell::RefusedBeforeFetch),
+            "unpack" => Ok(Cell::RefusedBeforeUnpack),
+            "start" => Ok(Cell::RefusedBeforeStart),
+            other => Err(format!("refused at {other}").into()),
+        }
+    }
+
+    /// The bytes of some are there for a good reason: under another name they are admitted.
+    fn fetched(&self, image: &Published) -> Result<bool> {
+        if image.image == self.dev.image {
+            return Ok(false);
+        }
+        for namespace in ["default", "k8s.io", "moby"] {
+            if self.node.holds_blob(namespace, &image.image.config_digest())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn arrived(&self, image: &Published, attempt: &Attempt) -> Result<bool> {
+        match attempt.aim {
+            Aim::Unpack { snapshotter, namespace } => {
+                self.node.unpacked_by(snapshotter, namespace, &image.image.chain())
+            }
+            Aim::Run => Ok(attempt.answer.as_ref().is_ok_and(|said| said.contains(SAID))),
+        }
+    }
+
+    /// The watch says something of what happened since.
+    fn detected(&self, cursor: &str) -> Result<bool> {
+        Ok(self.node.audit_since(cursor)?.iter().any(|entry| entry.gate == "watch"))
+    }
+}
+
+/// The client was told what the journal says.
+fn says(attempt: &Attempt, refusal: &Entry) -> bool {
+    attempt.answer.as_ref().is_err_and(|message| message.contains(&refusal.code))
+}
