@@ -102,6 +102,10 @@ pub enum Outcome {
 const ARCHIVE: &str = "/var/tmp/image.tar";
 
 impl Outcome {
+    pub fn is_admitted(&self) -> bool {
+        *self == Self::Admitted
+    }
+
     /// What the client said, where that is known.
     pub fn told(&self) -> String {
         match self {
@@ -213,7 +217,8 @@ impl Node {
 const DOCKER: &str =
     r#"{"features":{"containerd-snapshotter":true},"iptables":false,"ip6tables":false,"bridge":"none"}"#;
 
-fn judge(answer: std::result::Result<(), String>, unpacked: bool) -> Outcome {
+/// What became of an image of which a client said this.
+pub fn judge(answer: std::result::Result<(), String>, unpacked: bool) -> Outcome {
     match (answer, unpacked) {
         (Ok(()), true) => Outcome::Admitted,
         (Ok(()), false) => Outcome::NotUnpacked,

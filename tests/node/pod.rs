@@ -12,6 +12,7 @@ use super::{
     image::Layer,
     machine::Output,
     product::in_registry,
+    registry::Published,
 };
 
 /// The containerd namespace of pods.
@@ -38,8 +39,16 @@ impl Node {
     pub fn gated_with_pods(suite: Suite) -> Result<Self> {
         let node = Self::unconnected(suite)?;
         node.prepare_pods()?;
-        node.connect_gates()?;
+        node.connect_pods()?;
         Ok(node)
+    }
+
+    /// Puts pullgate in front of containerd, as an administrator of pods does.
+    ///
+    /// # Errors
+    /// What `pullgate enable` says, where it does not succeed.
+    pub fn connect_pods(&self) -> Result<()> {
+        self.connect_gates()
     }
 
     /// Puts a sandbox image into the registry, onto the node and into the boot list. The next configuration that is
@@ -135,6 +144,19 @@ impl Node {
     /// What containerd says.
     pub fn pod_images(&self) -> Result<Vec<ListedImage>> {
         Ok(self.cri::<_, ListImagesResponse>("ImageService/ListImages", Empty {})??.images)
+    }
+
+    /// Puts an image among those that pods can use, from an archive, and unpacks nothing.
+    ///
+    /// # Errors
+    /// Where containerd does not take it.
+    pub fn import_for_pods(&self, image: &Published) -> Result<()> {
+        let archive = format!("/var/tmp/pods-{}.tar", image.digest().replace(':', "-"));
+        self.write(&archive, image.archive()?)?;
+        self.run(&["ctr", "-n", PODS, "images", "import", "--local", "--no-unpack", &archive])?.ok()?;
+        self.run(&["rm", &archive])?.ok()?;
+        let id = image.image.config_digest();
+        self.wait_until("pods can use it", || Ok(self.pod_images()?.iter().any(|image| image.id == id)))
     }
 
     /// Removes an image as the kubelet does.

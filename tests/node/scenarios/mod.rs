@@ -12,6 +12,7 @@ mod gates;
 mod harness;
 mod index;
 mod journal;
+mod kill;
 mod large;
 mod load;
 mod malformed;
@@ -25,6 +26,7 @@ mod selftest;
 mod service;
 mod settings;
 mod start;
+mod silent;
 mod store;
 mod watch;
 mod why;
@@ -46,6 +48,10 @@ const fn with_verifier(name: &'static str, run: fn(Suite) -> Result<()>) -> Scen
 /// Every scenario. Those that take longest come first, so that none is left alone at the end.
 pub const ALL: &[Scenario] = &[
     on_every_node("coverage::every-path-and-where-it-is-closed", coverage::every_path),
+    on_every_node("kill::a-hundred-times-while-images-come-and-start", kill::a_hundred_times),
+    on_every_node("kill::sockets-stopped-or-removed", kill::stopped_or_removed_sockets),
+    on_every_node("kill::containerd-restarted-and-configured-anew", kill::containerd_restarted_and_configured_anew),
+    on_every_node("silent::starts-go-on-while-a-registry-never-answers", silent::starts_go_on),
     on_every_node("large::a-large-layer-is-hashed-and-admitted", large::admitted),
     on_every_node("large::daemon-killed-while-a-layer-is-applied", large::daemon_killed),
     on_every_node("load::many-pulls-of-many-layers-at-once", load::many_pulls),

@@ -11,6 +11,10 @@ const BEGIN: &str = "<!-- seen on nodes; PULLGATE_WRITE_COVERAGE=1 cargo test --
 /// Both suites write it.
 static FILE: Mutex<()> = Mutex::new(());
 
+/// Why nothing sees it, where that is so.
+const OPEN: &[(&str, &str)] =
+    &[("`docker build`: a step is run", "BuildKit runs its steps by itself, and containerd has no record of them")];
+
 type Seen = (&'static str, &'static str, Cell);
 
 /// The document with a column for `line` has to be what it is.
@@ -31,11 +35,11 @@ pub fn compare(line: &str, seen: &[Seen]) -> Result<()> {
         .iter()
         .filter_map(|(_, path, cell)| {
             let told = before.cell(line, path);
-            let found = cell.to_string();
+            let found = shown(path, cell);
             (told != found).then(|| format!("{path}: docs/coverage.md says `{told}`, and it is `{found}`"))
         })
         .collect();
-    if differences.is_empty() && before.written() == columns.written() {
+    if differences.is_empty() {
         return Ok(());
     }
     Err(format!("{}\nFix: mend it, or {WRITE}=1 cargo test --test node -- coverage", differences.join("\n")).into())
@@ -49,6 +53,11 @@ pub fn table(line: &str, seen: &[Seen]) -> String {
         let _ = writeln!(text, "  {path:width$}  {cell}");
     }
     text
+}
+
+fn shown(path: &str, cell: &Cell) -> String {
+    let why = OPEN.iter().find(|(open, _)| *cell == Cell::Open && *open == path);
+    why.map_or_else(|| cell.to_string(), |(_, why)| format!("{cell}: {why}"))
 }
 
 fn file() -> PathBuf {
@@ -94,7 +103,7 @@ impl Columns {
             lines.sort();
         }
         let cell = |of: &str, path: &str| match seen.iter().find(|(_, known, _)| of == line && *known == path) {
-            Some((_, _, cell)) => cell.to_string(),
+            Some((_, _, cell)) => shown(path, cell),
             None => self.cell(of, path).to_owned(),
         };
         let paths = GROUPS.iter().flat_map(|group| group.rows).map(|row| row.path);
