@@ -12,7 +12,7 @@ use crate::node::{
 };
 
 /// As many as wait for the registry at a time.
-const WAITING: usize = 24;
+const WAITING: usize = 8;
 const STARTS: usize = 10;
 /// Nothing but waiting for the registry takes so long.
 const HANGS: Duration = Duration::from_secs(30);
@@ -25,8 +25,7 @@ pub fn starts_go_on(suite: Suite) -> Result<()> {
     let says = |layers: Vec<Layer>, name: &str| Image::running(layers, name, &["/bin/busybox", "echo", SAID]);
     let good = node.push("demo/good:v1", &says(vec![busybox.clone()], "good"))?;
     // Admissible, and never seen here: only the registry knows that they are signed.
-    let own =
-        |name: &str| Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Layer::with_file(name, 0o644, name.as_bytes())?);
+    let own = |name: &str| Layer::with_file(name, 0o644, name.as_bytes());
     let late = node.push("demo/late:v1", &says(vec![busybox.clone(), own("late")?], "late"))?;
     let late_swapped = node.push("demo/late-swapped:v1", &says(good.image.layers.clone(), "late-swapped"))?;
     let evil = node.push("demo/evil:v1", &says(good.image.layers.clone(), "evil"))?;
@@ -77,13 +76,19 @@ pub fn starts_go_on(suite: Suite) -> Result<()> {
 
 /// Whether a pod of the image ran.
 fn starts(node: &Node, name: &str, image: &Published) -> Result<bool> {
+    let t = Instant::now();
     let pod = node.pod("default", name)?;
+    let t1 = t.elapsed();
     let mut ran = false;
-    if let Ok(id) = pod.run_of(container_config("app", &image.name, &[]))? {
+    let c = pod.create(container_config("app", &image.name, &[]))?;
+    let t2 = t.elapsed();
+    if let Ok(id) = c && pod.start(&id)?.is_ok() {
         pod.wait(&id)?;
         ran = pod.log("app")?.contains(SAID);
     }
+    let t3 = t.elapsed();
     pod.remove()?;
+    println!("{} {:?} {:?} {:?} {:?}", image.name, t1, t2, t3, t.elapsed());
     Ok(ran)
 }
 
