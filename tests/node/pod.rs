@@ -43,12 +43,22 @@ impl Node {
         Ok(node)
     }
 
-    /// Puts pullgate in front of containerd, as an administrator of pods does.
+    /// Puts every gate in front of containerd, as an administrator of pods does.
     ///
     /// # Errors
     /// What `pullgate enable` says, where it does not succeed.
     pub fn connect_pods(&self) -> Result<()> {
-        self.connect_gates()
+        self.connect_pods_with("")
+    }
+
+    /// As [`Node::connect_pods`], with `more` sections in containerd's configuration.
+    ///
+    /// # Errors
+    /// As [`Node::connect_pods`].
+    pub fn connect_pods_with(&self, more: &str) -> Result<()> {
+        self.write_configuration(more)?;
+        self.run(&["pullgate", "enable", "--start", "--restart", "--watch=1"])?.ok()?;
+        Ok(())
     }
 
     /// Puts a sandbox image into the registry, onto the node and into the boot list. The next configuration that is

@@ -52,7 +52,7 @@ fn fallback(ground: &Ground, key: &str) -> Result<Cell> {
         return Ok(Cell::Absent("always so"));
     }
     let node = &ground.node;
-    node.connect_gates_with(&format!("\n[plugins.\"io.containerd.cri.v1.images\"]\n  {key}\n"))?;
+    node.connect_pods_with(&format!("\n[plugins.\"io.containerd.cri.v1.images\"]\n  {key}\n"))?;
     let script = "journalctl -q --no-pager -u containerd -o cat _PID=$(systemctl show --value -p MainPID containerd)";
     let said = node.sh(script)?.ok()?.to_lowercase();
     if !key.starts_with("use_local") && !said.contains("falling back to local image pull") {
@@ -97,7 +97,7 @@ const NATIVE_IMAGES: &str = "\n[plugins.\"io.containerd.cri.v1.images\"]\n  use_
 
 fn added(ground: &Ground) -> Result<Cell> {
     let node = &ground.node;
-    node.connect_gates()?;
+    node.connect_pods()?;
     node.clean()?;
     ground.with_mode("audit")?;
     for image in [&ground.good, &ground.evil] {

@@ -149,7 +149,7 @@ impl Ground {
         docker::prepare(&ground)?;
         past::bring_earlier(&ground)?;
         ground.node.configure(CONFIG, &ground.policy(""))?;
-        ground.node.connect_gates()?;
+        ground.node.connect_pods()?;
         Ok(ground)
     }
 
