@@ -48,11 +48,10 @@ pub fn prepare(ground: &Ground) -> Result<()> {
 pub fn run_step(ground: &Ground) -> Result<Cell> {
     with_docker(ground, || {
         ground.judged(&ground.earlier_good, &ground.earlier, |image| {
-            // What it says is not in the words that have it said.
-            let run = "RUN [\"/bin/busybox\", \"printf\", \"it %s\", \"runs\"]\n";
-            let answer = build(ground, &image.name, run, "")?;
-            let told = answer.as_ref().unwrap_or_else(|message| message);
-            Ok(Attempt::run(if told.contains(SAID) { Ok(told.clone()) } else { answer }))
+            let answer = build(ground, &image.name, "RUN [\"/bin/busybox\", \"true\"]\n", "")?;
+            // What comes of it cannot be unpacked, and is made only after the step succeeded.
+            let ran = answer.as_ref().unwrap_or_else(|message| message).contains("exporting to image");
+            Ok(Attempt::run(if ran { Ok(SAID.to_owned()) } else { answer }))
         })
     })
 }

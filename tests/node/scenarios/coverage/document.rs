@@ -50,7 +50,7 @@ pub fn table(line: &str, seen: &[Seen]) -> String {
     let width = seen.iter().map(|(_, path, _)| path.chars().count()).max().unwrap_or(0);
     let mut text = format!("containerd {line}\n");
     for (_, path, cell) in seen {
-        let _ = writeln!(text, "  {path:width$}  {cell}");
+        let _ = writeln!(text, "  {path:width$}  {}", shown(path, cell));
     }
     text
 }

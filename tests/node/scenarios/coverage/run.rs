@@ -8,7 +8,7 @@ use super::{
 use crate::node::{
     Path, Result, cri,
     cri::{ContainerConfig, ImageSpec, Mount, PodSandboxConfig},
-    pod::{PODS, container_config, pod_config},
+    pod::{PODS, Pod, container_config, pod_config},
     registry::Published,
 };
 
@@ -48,18 +48,36 @@ pub fn in_pod(ground: &Ground, image: &Published) -> Result<Attempt> {
     in_pod_of(ground, pod_config("default", &ground.unique("pod")), "", container_config("app", &image.name, &[]))
 }
 
-/// As [`in_pod`], of any configuration and by any runtime handler.
+/// As [`in_pod`], of any configuration and by any runtime handler. What is being verified is started again, as the
+/// kubelet does.
 pub fn in_pod_of(ground: &Ground, pod: PodSandboxConfig, handler: &str, config: ContainerConfig) -> Result<Attempt> {
     let pod = ground.node.pod_of(pod, handler)??;
-    let answer = match pod.run_of(config)? {
-        Ok(container) => {
+    let mut answer = Err(String::new());
+    ground.node.wait_until("it is verified", || {
+        answer = once(&pod, config.clone())?;
+        Ok(answer.as_ref().map_or_else(|message| !message.contains(VERIFYING), |_| true))
+    })?;
+    pod.remove()?;
+    Ok(Attempt::run(answer))
+}
+
+/// What the start gate says while it asks behind its answer.
+const VERIFYING: &str = "RETRY PG309";
+
+fn once(pod: &Pod<'_>, config: ContainerConfig) -> Result<std::result::Result<String, String>> {
+    let container = match pod.create(config)? {
+        Ok(container) => container,
+        Err(status) => return Ok(Err(status.message().to_owned())),
+    };
+    let answer = match pod.start(&container)? {
+        Ok(()) => {
             pod.wait(&container)?;
             Ok(pod.log("app")?)
         }
         Err(status) => Err(status.message().to_owned()),
     };
-    pod.remove()?;
-    Ok(Attempt::run(answer))
+    pod.remove_container(&container)?;
+    Ok(answer)
 }
 
 pub fn by_ctr(ground: &Ground, namespace: &str, image: &Published) -> Result<Attempt> {
