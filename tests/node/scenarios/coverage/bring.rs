@@ -87,7 +87,10 @@ fn native(ground: &Ground) -> Result<Cell> {
         ground.node.clean()?;
         let pull = ["ctr", "images", "pull", "--local", "--snapshotter", "native", "--plain-http", &image.name];
         let answer = client(ground, &pull)?;
-        Ok(Attempt { aim: Aim::Unpack { snapshotter: "native", namespace: "default" }, answer })
+        Ok(Attempt {
+            aim: Aim::Unpack { snapshotter: "native", namespace: "default" },
+            ..Attempt::unpack("default", answer)
+        })
     })
 }
 

@@ -3,6 +3,7 @@
 use super::{
     Group, Row,
     ground::{Attempt, Cell, Ground},
+    run::FOR_A_WHILE,
 };
 use crate::node::Result;
 
@@ -22,11 +23,14 @@ fn apply(ground: &Ground) -> Result<Cell> {
     ground.judge(&ground.good, |image| {
         let answer = super::super::gates::apply(node, "/run/containerd/containerd.sock", image)?;
         let written = node.run(&["find", "/var/tmp/victim", "-mindepth", "1"])?.ok()?;
-        Ok(Attempt::run(match answer {
-            Ok(()) => Ok(written),
-            Err(status) if written.is_empty() => Err(status.message().to_owned()),
-            Err(status) => return Err(format!("written all the same: {status}").into()),
-        }))
+        Ok(Attempt::run(
+            "default",
+            match answer {
+                Ok(()) => Ok(written),
+                Err(status) if written.is_empty() => Err(status.message().to_owned()),
+                Err(status) => return Err(format!("written all the same: {status}").into()),
+            },
+        ))
     })
 }
 
@@ -34,18 +38,9 @@ fn rootfs(ground: &Ground) -> Result<Cell> {
     let node = &ground.node;
     node.sh("mkdir -p /var/tmp/rootfs/bin && cp /usr/bin/busybox /var/tmp/rootfs/bin/")?.ok()?;
     ground.judge(&ground.evil, |_| {
-        let run = [
-            "ctr",
-            "run",
-            "--rm",
-            "--net-host",
-            "--rootfs",
-            "/var/tmp/rootfs",
-            &ground.unique("r"),
-            "/bin/busybox",
-            "echo",
-            "it runs",
-        ];
-        Ok(Attempt::run(super::bring::client(ground, &run)?))
+        let id = ground.unique("rootfs");
+        let run = ["ctr", "run", "--rm", "--net-host", "--rootfs", "/var/tmp/rootfs", &id];
+        let answer = super::bring::client(ground, &[&run[..], &FOR_A_WHILE].concat())?;
+        Ok(Attempt { container: Some(id), ..Attempt::run("default", answer) })
     })
 }

@@ -120,6 +120,6 @@ fn another_snapshotter(ground: &Ground) -> Result<Cell> {
         let request = PullImageRequest { image: cri::spec(&image.name), auth: None, sandbox_config: Some(pod) };
         let answer = ground.node.cri::<_, Word>("ImageService/PullImage", request)?;
         let answer = answer.map(|answer| answer.word).map_err(|status| status.message().to_owned());
-        Ok(Attempt { aim: Aim::Unpack { snapshotter: "native", namespace: PODS }, answer })
+        Ok(Attempt { aim: Aim::Unpack { snapshotter: "native", namespace: PODS }, ..Attempt::unpack(PODS, answer) })
     })
 }

@@ -51,7 +51,7 @@ pub fn run_step(ground: &Ground) -> Result<Cell> {
             let answer = build(ground, &image.name, "RUN [\"/bin/busybox\", \"true\"]\n", "")?;
             // What comes of it cannot be unpacked, and is made only after the step succeeded.
             let ran = answer.as_ref().unwrap_or_else(|message| message).contains("exporting to image");
-            Ok(Attempt::run(if ran { Ok(SAID.to_owned()) } else { answer }))
+            Ok(Attempt::run("moby", if ran { Ok(SAID.to_owned()) } else { answer }))
         })
     })
 }
@@ -130,7 +130,7 @@ fn built_the_old_way(ground: &Ground) -> Result<Cell> {
 fn then_run(ground: &Ground, built: std::result::Result<String, String>) -> Result<Attempt> {
     match built {
         Ok(_) => by_docker(ground, "built:v1"),
-        Err(message) => Ok(Attempt::run(Err(message))),
+        Err(message) => Ok(Attempt::run("moby", Err(message))),
     }
 }
 

@@ -45,6 +45,17 @@ pub fn compare(line: &str, seen: &[Seen]) -> Result<()> {
     Err(format!("{}\nFix: mend it, or {WRITE}=1 cargo test --test node -- coverage", differences.join("\n")).into())
 }
 
+/// What the document says of a path now.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn says(line: &str, path: &str) -> Result<String> {
+    let _one = FILE.lock().map_err(|_| "another suite panicked")?;
+    let text = fs::read_to_string(file())?;
+    let table = text.split_once(BEGIN).map_or("", |(_, table)| table);
+    Ok(Columns::read(table).cell(line, path).to_owned())
+}
+
 /// What was seen on one node, for the terminal.
 pub fn table(line: &str, seen: &[Seen]) -> String {
     let width = seen.iter().map(|(_, path, _)| path.chars().count()).max().unwrap_or(0);

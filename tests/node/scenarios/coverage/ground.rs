@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{docker, past};
@@ -50,6 +52,8 @@ impl fmt::Display for Cell {
 #[derive(Debug)]
 pub struct Attempt {
     pub aim: Aim,
+    /// The container that was made, where its identifier is known.
+    pub container: Option<String>,
     /// What the client said, or why it failed.
     pub answer: std::result::Result<String, String>,
 }
@@ -59,17 +63,17 @@ pub struct Attempt {
 pub enum Aim {
     /// To have its layers unpacked by a snapshotter in a namespace.
     Unpack { snapshotter: &'static str, namespace: &'static str },
-    /// To have it run.
-    Run,
+    /// To have it run in a namespace.
+    Run(&'static str),
 }
 
 impl Attempt {
-    pub fn run(answer: std::result::Result<String, String>) -> Self {
-        Self { aim: Aim::Run, answer }
+    pub fn run(namespace: &'static str, answer: std::result::Result<String, String>) -> Self {
+        Self { aim: Aim::Run(namespace), container: None, answer }
     }
 
     pub fn unpack(namespace: &'static str, answer: std::result::Result<String, String>) -> Self {
-        Self { aim: Aim::Unpack { snapshotter: OVERLAY, namespace }, answer }
+        Self { aim: Aim::Unpack { snapshotter: OVERLAY, namespace }, container: None, answer }
     }
 }
 
@@ -97,6 +101,8 @@ pub struct Ground {
     /// Signed by those who may sign for `dev` alone.
     pub dev: Published,
     count: AtomicUsize,
+    /// Whether the document says of this path that it is detected.
+    pub expects_detection: AtomicBool,
 }
 
 const DEV: &str = r#"[[attestor]]
@@ -141,6 +147,7 @@ impl Ground {
             dev,
             node,
             count: AtomicUsize::new(0),
+            expects_detection: AtomicBool::new(false),
         };
         let layout = Layout::usual(suite);
         let signed = [&ground.good, &ground.bare_good, &ground.earlier_good, &ground.since].map(Clone::clone);
@@ -209,7 +216,7 @@ impl Ground {
         let cursor = self.node.cursor()?;
         let attempt = walk(bad)?;
         if self.arrived(bad, &attempt)? {
-            return Ok(if self.detected(&cursor)? { Cell::Detected } else { Cell::Open });
+            return Ok(if self.detected(bad, &attempt)? { Cell::Detected } else { Cell::Open });
         }
         let entries = self.node.audit_since(&cursor)?;
         let refusal = entries.iter().rev().find(|entry| entry.verdict != "allow");
@@ -247,15 +254,34 @@ impl Ground {
             Aim::Unpack { snapshotter, namespace } => {
                 self.node.unpacked_by(snapshotter, namespace, &image.image.chain())
             }
-            Aim::Run => Ok(attempt.answer.as_ref().is_ok_and(|said| said.contains(SAID))),
+            Aim::Run(_) => Ok(attempt.answer.as_ref().is_ok_and(|said| said.contains(SAID))),
         }
     }
 
-    /// The watch says something of what happened since.
-    fn detected(&self, cursor: &str) -> Result<bool> {
-        Ok(self.node.audit_since(cursor)?.iter().any(|entry| entry.gate == "watch"))
+    /// The watch says something of the image, or of what was made of it. An image is told of once, so that may be earlier.
+    fn detected(&self, bad: &Published, attempt: &Attempt) -> Result<bool> {
+        let (Aim::Run(namespace) | Aim::Unpack { namespace, .. }) = attempt.aim;
+        let deadline = Instant::now() + if self.expects_detection.load(Ordering::Relaxed) { PATIENCE } else { GRACE };
+        loop {
+            self.node.run(&["journalctl", "--sync"])?.ok()?;
+            let entries = self.node.journal(&["_SYSTEMD_UNIT=pullgate.service", "PULLGATE_GATE=watch"])?;
+            let found = entries.iter().any(|entry| {
+                let is = |field: &str, value: &str| entry[field].as_str() == Some(value);
+                let of_container = attempt.container.as_ref().is_some_and(|id| is("PULLGATE_CONTAINER", id));
+                of_container || is("PULLGATE_NAMESPACE", namespace) && is("PULLGATE_DIGEST", &bad.image.digest())
+            });
+            if found || Instant::now() > deadline {
+                return Ok(found);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 }
+
+/// For an entry that must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For one that must not.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The client was told what the journal says.
 fn says(attempt: &Attempt, refusal: &Entry) -> bool {

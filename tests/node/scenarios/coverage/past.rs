@@ -18,10 +18,7 @@ pub const BEFORE: Group = Group {
     rows: &[
         Row { path: "a pod runs it", walk: |it| it.judged(&it.earlier_good, &it.earlier, |image| in_pod(it, image)) },
         Row { path: "a pod has it as an image volume", walk: volume },
-        Row {
-            path: "`ctr run`",
-            walk: |it| it.judged(&it.earlier_good, &it.earlier, |image| by_ctr(it, "default", image)),
-        },
+        Row { path: "`ctr run`", walk: |it| it.judged(&it.earlier_good, &it.earlier, |image| by_ctr(it, image)) },
         Row { path: "`docker run`", walk: docker },
         Row { path: "`docker build`: a step is run", walk: super::docker::run_step },
     ],
@@ -31,10 +28,7 @@ pub const SINCE: Group = Group {
     name: "An image was admitted, and a newer policy refuses it",
     rows: &[
         Row { path: "a pod runs it, under the newer policy", walk: |it| since(it, Path::CriPull, in_pod) },
-        Row {
-            path: "`ctr run`, under the newer policy",
-            walk: |it| since(it, Path::CtrPullLocal, |it, image| by_ctr(it, "default", image)),
-        },
+        Row { path: "`ctr run`, under the newer policy", walk: |it| since(it, Path::CtrPullLocal, by_ctr) },
         Row {
             path: "`docker run`, under the newer policy",
             walk: |it| since(it, Path::DockerPull, |it, image| by_docker(it, &image.name)),
@@ -108,8 +102,8 @@ fn since(ground: &Ground, by: Path, walk: fn(&Ground, &Published) -> Result<Atte
 
 fn ctr_again(ground: &Ground, image: &Published) -> Result<Attempt> {
     match ground.node.bring(Path::CtrPullLocal, image)? {
-        crate::node::path::Outcome::Admitted => by_ctr(ground, "default", image),
-        other => Ok(Attempt::run(Err(other.told()))),
+        crate::node::path::Outcome::Admitted => by_ctr(ground, image),
+        other => Ok(Attempt::run("default", Err(other.told()))),
     }
 }
 

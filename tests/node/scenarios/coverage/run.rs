@@ -58,7 +58,7 @@ pub fn in_pod_of(ground: &Ground, pod: PodSandboxConfig, handler: &str, config: 
         Ok(answer.as_ref().map_or_else(|message| !message.contains(VERIFYING), |_| true))
     })?;
     pod.remove()?;
-    Ok(Attempt::run(answer))
+    Ok(Attempt::run(PODS, answer))
 }
 
 /// What the start gate says while it asks behind its answer.
@@ -80,14 +80,19 @@ fn once(pod: &Pod<'_>, config: ContainerConfig) -> Result<std::result::Result<St
     Ok(answer)
 }
 
-pub fn by_ctr(ground: &Ground, namespace: &str, image: &Published) -> Result<Attempt> {
+/// Says that it runs, and runs long enough to be seen.
+pub const FOR_A_WHILE: [&str; 4] = ["/bin/busybox", "sh", "-c", "echo it runs; /bin/busybox sleep 1"];
+
+pub fn by_ctr(ground: &Ground, image: &Published) -> Result<Attempt> {
     let id = ground.unique("container");
-    Ok(Attempt::run(client(ground, &["ctr", "-n", namespace, "run", "--rm", "--net-host", &image.name, &id])?))
+    let run = ["ctr", "run", "--rm", "--net-host", &image.name, &id];
+    let answer = client(ground, &[&run[..], &FOR_A_WHILE].concat())?;
+    Ok(Attempt { container: Some(id), ..Attempt::run("default", answer) })
 }
 
 pub fn by_docker(ground: &Ground, name: &str) -> Result<Attempt> {
-    let output = ground.node.docker_run(name, &[])?;
-    Ok(Attempt::run(if output.success() { Ok(output.text()) } else { Err(output.text()) }))
+    let output = ground.node.docker_run(name, &FOR_A_WHILE)?;
+    Ok(Attempt::run("moby", if output.success() { Ok(output.text()) } else { Err(output.text()) }))
 }
 
 fn imported(ground: &Ground) -> Result<Cell> {
@@ -123,7 +128,7 @@ fn swapped_pull(ground: &Ground) -> Result<Cell> {
 pub fn pull_and_run(ground: &Ground, image: &Published) -> Result<Attempt> {
     match cri::pull_image(&ground.node.containerd_socket(), &image.name, None)? {
         Ok(_) => in_pod(ground, image),
-        Err(status) => Ok(Attempt::run(Err(status.message().to_owned()))),
+        Err(status) => Ok(Attempt::run(PODS, Err(status.message().to_owned()))),
     }
 }
 
@@ -235,7 +240,7 @@ fn ctr_imported(ground: &Ground) -> Result<Cell> {
     ground.judged(&ground.good, &ground.evil, |image| {
         ground.node.clean()?;
         import_only(ground, "default", image)?;
-        by_ctr(ground, "default", image)
+        by_ctr(ground, image)
     })
 }
 
@@ -244,7 +249,7 @@ fn ctr_swapped(ground: &Ground) -> Result<Cell> {
         ground.node.clean()?;
         ground.node.bring(Path::CtrPullLocal, &ground.good)?;
         import_only(ground, "default", image)?;
-        by_ctr(ground, "default", image)
+        by_ctr(ground, image)
     })
 }
 
@@ -261,5 +266,5 @@ fn docker_swapped(ground: &Ground) -> Result<Cell> {
 
 pub fn pull_and_run_by_docker(ground: &Ground, image: &Published) -> Result<Attempt> {
     let pulled = ground.node.run(&["docker", "pull", "--quiet", &image.name])?;
-    if pulled.success() { by_docker(ground, &image.name) } else { Ok(Attempt::run(Err(pulled.text()))) }
+    if pulled.success() { by_docker(ground, &image.name) } else { Ok(Attempt::run("moby", Err(pulled.text()))) }
 }
