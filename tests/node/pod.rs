@@ -19,7 +19,8 @@ use super::{
 pub const PODS: &str = "k8s.io";
 /// Names the image of every pod's sandbox; the node's configuration names it while this is there.
 const PAUSE_LIST: &str = "/etc/pullgate/boot.d/pause.list";
-const PAUSE: &str = "k8s/pause:1";
+/// Where the registry has the sandbox image.
+pub const PAUSE: &str = "k8s/pause:1";
 const LOGS: &str = "/var/log/pods";
 const NODES_OWN: i32 = 2;
 

@@ -11,10 +11,6 @@ const BEGIN: &str = "<!-- seen on nodes; PULLGATE_WRITE_COVERAGE=1 cargo test --
 /// Both suites write it.
 static FILE: Mutex<()> = Mutex::new(());
 
-/// Why nothing sees it, where that is so.
-const OPEN: &[(&str, &str)] =
-    &[("`docker build`: a step is run", "BuildKit runs its steps by itself, and containerd has no record of them")];
-
 type Seen = (&'static str, &'static str, Cell);
 
 /// The document with a column for `line` has to be what it is.
@@ -35,7 +31,7 @@ pub fn compare(line: &str, seen: &[Seen]) -> Result<()> {
         .iter()
         .filter_map(|(_, path, cell)| {
             let told = before.cell(line, path);
-            let found = shown(path, cell);
+            let found = cell.to_string();
             (told != found).then(|| format!("{path}: docs/coverage.md says `{told}`, and it is `{found}`"))
         })
         .collect();
@@ -61,14 +57,9 @@ pub fn table(line: &str, seen: &[Seen]) -> String {
     let width = seen.iter().map(|(_, path, _)| path.chars().count()).max().unwrap_or(0);
     let mut text = format!("containerd {line}\n");
     for (_, path, cell) in seen {
-        let _ = writeln!(text, "  {path:width$}  {}", shown(path, cell));
+        let _ = writeln!(text, "  {path:width$}  {cell}");
     }
     text
-}
-
-fn shown(path: &str, cell: &Cell) -> String {
-    let why = OPEN.iter().find(|(open, _)| *cell == Cell::Open && *open == path);
-    why.map_or_else(|| cell.to_string(), |(_, why)| format!("{cell}: {why}"))
 }
 
 fn file() -> PathBuf {
@@ -114,7 +105,7 @@ impl Columns {
             lines.sort();
         }
         let cell = |of: &str, path: &str| match seen.iter().find(|(_, known, _)| of == line && *known == path) {
-            Some((_, _, cell)) => shown(path, cell),
+            Some((_, _, cell)) => cell.to_string(),
             None => self.cell(of, path).to_owned(),
         };
         let paths = GROUPS.iter().flat_map(|group| group.rows).map(|row| row.path);

@@ -27,7 +27,7 @@ pub enum Cell {
     RefusedBeforeFetch,
     RefusedBeforeUnpack,
     RefusedBeforeStart,
-    /// It got there, and the audit says so.
+    /// It got there, and an entry of the watch names it or its image.
     Detected,
     /// It got there, and nothing says so.
     Open,
@@ -219,10 +219,10 @@ impl Ground {
             return Ok(if self.detected(bad, &attempt)? { Cell::Detected } else { Cell::Open });
         }
         let entries = self.node.audit_since(&cursor)?;
-        let refusal = entries.iter().rev().find(|entry| entry.verdict != "allow");
-        match refusal {
-            Some(refusal) if says(&attempt, refusal) => self.refused_at(bad, refusal),
-            _ => Err(format!("{}: neither arrived nor refused: {:?}; {entries:?}", bad.name, attempt.answer).into()),
+        let by_a_gate = |entry: &&Entry| entry.verdict != "allow" && entry.gate != "watch" && says(&attempt, entry);
+        match entries.iter().rev().find(by_a_gate) {
+            Some(refusal) => self.refused_at(bad, refusal),
+            None => Err(format!("{}: neither arrived nor refused: {:?}; {entries:?}", bad.name, attempt.answer).into()),
         }
     }
 

@@ -3,12 +3,12 @@
 use super::{
     Group, Row,
     bring::{NO_DOCKER, client, import_only},
-    ground::{Attempt, Cell, Ground},
+    ground::{Attempt, Cell, Ground, SAID},
 };
 use crate::node::{
-    Path, Result, cri,
+    Image, Path, Result, cri,
     cri::{ContainerConfig, ImageSpec, Mount, PodSandboxConfig},
-    pod::{PODS, Pod, container_config, pod_config},
+    pod::{PAUSE, PODS, Pod, container_config, pod_config},
     registry::Published,
 };
 
@@ -31,6 +31,8 @@ pub const PODS_OF: Group = Group {
         Row { path: "admitted under another name, pulled", walk: another_name_pulled },
         Row { path: "annotations that name an admitted image", walk: forged },
         Row { path: "layers committed as snapshots, as builders do", walk: committed },
+        Row { path: "named by its identifier, where a rule is about Docker Hub's own images", walk: by_identifier },
+        Row { path: "pulled under the sandbox image's name, as the sandbox of any pod", walk: sandbox_replaced },
     ],
 };
 
@@ -267,4 +269,41 @@ fn docker_swapped(ground: &Ground) -> Result<Cell> {
 pub fn pull_and_run_by_docker(ground: &Ground, image: &Published) -> Result<Attempt> {
     let pulled = ground.node.run(&["docker", "pull", "--quiet", &image.name])?;
     if pulled.success() { by_docker(ground, &image.name) } else { Ok(Attempt::run("moby", Err(pulled.text()))) }
+}
+
+/// Whoever may push under the name of the sandbox image, and have it pulled: no hook is asked about sandboxes.
+fn sandbox_replaced(ground: &Ground) -> Result<Cell> {
+    let node = &ground.node;
+    let sleeps = ["/bin/busybox", "sleep", "1000077"];
+    let replaced = Image::running(ground.good.image.layers.clone(), "not the sandbox image", &sleeps);
+    let cell = ground.judge(&node.push(PAUSE, &replaced)?, |image| {
+        good_is_there(ground)?;
+        if let Err(status) = cri::pull_image(&node.containerd_socket(), &image.name, None)? {
+            return Ok(Attempt::run(PODS, Err(status.message().to_owned())));
+        }
+        let pod = node.pod("default", &ground.unique("sandbox"))?;
+        let runs = node.run(&["pgrep", "-f", "sleep 1000077"])?.success();
+        let answer = if runs { Ok(SAID.to_owned()) } else { Err("another sandbox".to_owned()) };
+        Ok(Attempt { container: Some(pod.id), ..Attempt::run(PODS, answer) })
+    });
+    node.clean()?;
+    node.prepare_pods()?;
+    cell
+}
+
+/// An identifier reads like the name of a repository: of nobody's but Docker Hub's.
+fn by_identifier(ground: &Ground) -> Result<Cell> {
+    let hub = "[[rule]]\nname = \"hub\"\nimages = [\"docker.io/library/**\"]\nrequire = { all = [\"dev\"] }\n";
+    ground.with_policy(&ground.policy(hub))?;
+    let cell = ground.judged(&ground.good, &ground.dev, |image| {
+        ground.node.clean()?;
+        super::super::expect::admitted(&ground.node, Path::CriPull, image)?;
+        rename(ground, image, "127.0.0.1:5000/demo/renamed:v1")?;
+        let id = image.image.config_digest();
+        let mut config = container_config("app", &id, &[]);
+        config.image = Some(ImageSpec { image: id.clone(), user_specified_image: id, ..ImageSpec::default() });
+        in_pod_of(ground, pod_config("default", &ground.unique("by-id")), "", config)
+    });
+    ground.with_policy(&ground.policy(""))?;
+    cell
 }
