@@ -307,13 +307,14 @@ impl Start {
 }
 
 impl Called {
-    /// By what an image was asked for, which its pod called `written`.
+    /// By what an image was asked for, which its pod called `written`. An identifier, or its first digits, reads like the
+    /// name of one of Docker Hub's repositories, and is none.
     fn by(written: Option<&str>, requested: &str) -> Self {
-        // containerd takes the first digits of an identifier as well.
-        let is_digest = requested.starts_with("sha256:") || requested.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match written {
+        let is_identifier =
+            |text: &str| text.starts_with("sha256:") || text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match written.filter(|written| !is_identifier(written)) {
             Some(written) => Self::Name(repository(written)),
-            None if is_digest => Self::AnyName,
+            None if is_identifier(requested) => Self::AnyName,
             None => Self::Name(repository(requested)),
         }
     }
