@@ -34,14 +34,15 @@ pub fn starts_go_on(suite: Suite) -> Result<()> {
         .map(|number| node.plant("demo/waiting", &Image::of_small_layers(&format!("waiting {number}"), 1)?))
         .collect::<Result<_>>()?;
     expect::admitted(&node, Path::CriPull, &good)?;
-    for image in [&late, &late_swapped, &evil] {
-        node.import_for_pods(image)?;
-    }
     let lives = node.pod("default", "lives")?;
     let living = lives.run("lives", &good.name, &["/bin/busybox", "sleep", "1000000"])??;
 
     node.systemctl(&["kill", "--signal=SIGSTOP", "registry"])?;
     let outcome = thread::scope(|scope| -> Result<()> {
+        // Not before: what comes onto the node is verified in the background.
+        for image in [&late, &late_swapped, &evil] {
+            node.import_for_pods(image)?;
+        }
         let imports: Vec<_> = waiting.iter().map(|image| scope.spawn(|| import(&node, image))).collect();
         node.wait_until("the daemon waits for the registry", || {
             let asked = node.run(&["ss", "-Htnp", "state", "established", "dport", "=", ":5000"])?;
