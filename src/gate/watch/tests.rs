@@ -3,6 +3,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use containerd_client::{
@@ -46,6 +47,8 @@ struct Node {
     folder: tempfile::TempDir,
     /// What journald takes, as long as it lives.
     journal: Option<Arc<Mutex<Vec<String>>>>,
+    /// Entries that were looked at.
+    seen: AtomicU64,
     activation: Arc<Activation>,
     admission: Arc<Admission>,
     watch: Arc<Watch>,
@@ -106,8 +109,16 @@ impl Node {
         let writer = Arc::new(Journal::open(&folder.path().join("journal"), &folder.path().join("numbers")));
         let watch = Arc::new(Watch::new(containerd.client(), walk, writer));
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
-        let node =
-            Self { content, folder, journal: Some(taken), activation, admission, watch, _containerd: containerd };
+        let node = Self {
+            content,
+            folder,
+            journal: Some(taken),
+            seen: AtomicU64::new(0),
+            activation,
+            admission,
+            watch,
+            _containerd: containerd,
+        };
         fs::create_dir(node.folder.path().join("boot.d")).unwrap();
         node.configure(config, &DENY.replace("DIGEST", &digest("good").to_string())).await;
         node
@@ -185,9 +196,15 @@ impl Node {
 
     /// The messages of entries since the last time.
     fn entries(&self) -> Vec<String> {
+        let Some(taken) = &self.journal else { return Vec::new() };
+        let written = self.watch.journal.written() - self.seen.load(Ordering::Relaxed);
         // The other thread takes what is in the socket.
-        std::thread::sleep(Duration::from_millis(30));
-        self.journal.iter().flat_map(|taken| std::mem::take(&mut *taken.lock().unwrap())).collect()
+        while (taken.lock().unwrap().len() as u64) < written {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let entries = std::mem::take(&mut *taken.lock().unwrap());
+        self.seen.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        entries
     }
 
     /// As [`Self::entries`], without those that sum up.
