@@ -1,14 +1,17 @@
 //! containerd as pullgate sees it, played by this process: it listens where containerd would, so it is the one peer
 //! that the gates serve, and what the daemon takes is measured without what the real one would do with its answers.
 //!
-//! Every namespace `WORD-N…` holds image number N, as a pull leaves it while its layers are being unpacked.
+//! Every namespace `WORD-N…` holds image number N, as a pull leaves it while its layers are being unpacked. The namespace
+//! `walk` holds the images that were recorded, as finished pulls leave them.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fs,
+    ops::Range,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -16,15 +19,16 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        Container, GetContainerRequest, GetContainerResponse, Info, ListContentRequest, ListContentResponse,
-        ListImagesRequest, ListImagesResponse, ListNamespacesRequest, ListNamespacesResponse, Plugin, PluginsRequest,
+        Container, GetContainerRequest, GetContainerResponse, Image, Info, ListContainerMessage, ListContainersRequest,
+        ListContentRequest, ListContentResponse, ListImagesRequest, ListImagesResponse, ListNamespacesRequest,
+        ListNamespacesResponse, ListTasksRequest, ListTasksResponse, Namespace, Plugin, PluginsRequest,
         PluginsResponse, ReadContentRequest, ReadContentResponse, VersionResponse,
         snapshots::{
             Info as Snapshot, ListSnapshotsRequest, ListSnapshotsResponse, MountsRequest, MountsResponse,
             StatSnapshotRequest, StatSnapshotResponse,
         },
     },
-    types::Mount,
+    types::{Descriptor, Mount},
 };
 use prost::Message;
 use pullgate::image::{Digest, chain_ids};
@@ -47,6 +51,8 @@ pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const SOURCE: &str = "containerd.io/distribution.source.127.0.0.1";
 /// The sandbox of every container.
 const POD: &str = "pod";
+/// The namespace of what was recorded.
+const WALK: &str = "walk";
 const ROOT: &str = "/run/bench/content";
 
 /// The images, and what was asked about them.
@@ -63,6 +69,14 @@ pub struct Store {
     pub calls: AtomicU64,
     /// What containers call their image.
     pub called: String,
+    recorded: OnceLock<Recorded>,
+}
+
+/// Images with records.
+struct Recorded {
+    numbers: Range<usize>,
+    /// By digest: manifests and configurations.
+    documents: HashMap<String, Vec<u8>>,
 }
 
 /// One image's documents.
@@ -94,6 +108,7 @@ impl Store {
             unpacking: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             called: String::new(),
+            recorded: OnceLock::new(),
         })
     }
 
@@ -105,6 +120,17 @@ impl Store {
     /// The layer that is being unpacked.
     pub fn layer(&self) -> Digest {
         self.layers[self.unpacking.load(Ordering::Relaxed)]
+    }
+
+    /// From now on the images `numbers` have records, in a namespace of their own.
+    ///
+    /// # Errors
+    /// Where others had them before.
+    pub fn record(&self, numbers: Range<usize>) -> Result<()> {
+        let images = self.images.get(numbers.clone()).ok_or("there are not as many images")?;
+        let documents = images.iter().flat_map(|image| [&image.manifest, &image.config]);
+        let documents = documents.map(|bytes| (Digest::of(bytes).to_string(), bytes.clone())).collect();
+        self.recorded.set(Recorded { numbers, documents }).map_err(|_| "other images have records".into())
     }
 
     pub fn images(&self) -> impl Iterator<Item = &Stored> {
@@ -126,21 +152,53 @@ impl Store {
         let about_image =
             |filter: &String| ["l.", "config"].iter().any(|kind| filter.contains(&format!("gc.ref.content.{kind}")));
         let is_image = request.filters.first().is_some_and(about_image);
-        let image = self.image(namespace)?;
+        let images = match namespace {
+            WALK => self.on_record(),
+            namespace => std::slice::from_ref(self.image(namespace)?),
+        };
+        let info = |image: &Stored| self.info(image);
+        Ok(ListContentResponse { info: images.iter().filter(|_| is_image).map(info).collect() })
+    }
+
+    /// A manifest, as a pull notes it.
+    fn info(&self, image: &Stored) -> Info {
         let layer = |(number, digest): (usize, &Digest)| {
             (format!("containerd.io/gc.ref.content.l.{number}"), digest.to_string())
         };
         let source = (SOURCE.to_owned(), "bench/app".to_owned());
-        let info = Info {
+        let config = ("containerd.io/gc.ref.content.config".to_owned(), Digest::of(&image.config).to_string());
+        Info {
             digest: image.digest.to_string(),
             size: image.manifest.len() as i64,
-            labels: self.layers.iter().enumerate().map(layer).chain([source]).collect(),
+            labels: self.layers.iter().enumerate().map(layer).chain([source, config]).collect(),
             ..Info::default()
+        }
+    }
+
+    fn on_record(&self) -> &[Stored] {
+        self.recorded.get().and_then(|recorded| self.images.get(recorded.numbers.clone())).unwrap_or_default()
+    }
+
+    fn namespaces(&self) -> ListNamespacesResponse {
+        let walk = self.recorded.get().map(|_| Namespace { name: WALK.to_owned(), ..Namespace::default() });
+        ListNamespacesResponse { namespaces: walk.into_iter().collect() }
+    }
+
+    fn records(&self, namespace: &str) -> ListImagesResponse {
+        let record = |image: &Stored| {
+            let target = Descriptor { digest: image.digest.to_string(), ..Descriptor::default() };
+            Image { name: format!("bench-{}", image.digest.hex()), target: Some(target), ..Image::default() }
         };
-        Ok(ListContentResponse { info: if is_image { vec![info] } else { Vec::new() } })
+        let images = if namespace == WALK { self.on_record() } else { &[] };
+        ListImagesResponse { images: images.iter().map(record).collect() }
     }
 
     fn read(&self, namespace: &str, digest: &str) -> std::result::Result<ReadContentResponse, Status> {
+        if namespace == WALK {
+            let document = self.recorded.get().and_then(|recorded| recorded.documents.get(digest));
+            let data = document.ok_or_else(|| Status::not_found("no such document"))?.clone();
+            return Ok(ReadContentResponse { offset: 0, data });
+        }
         let image = self.image(namespace)?;
         let data = if digest == image.digest.to_string() { &image.manifest } else { &image.config };
         Ok(ReadContentResponse { offset: 0, data: data.clone() })
@@ -246,9 +304,15 @@ impl Service<http::Request<Body>> for Containerd {
                     one(call, |_, _: PluginsRequest| Ok(Store::plugins())).await
                 }
                 "namespaces.v1.Namespaces/List" => {
-                    one(call, |_, _: ListNamespacesRequest| Ok(ListNamespacesResponse::default())).await
+                    one(call, |_, _: ListNamespacesRequest| Ok(store.namespaces())).await
                 }
-                "images.v1.Images/List" => one(call, |_, _: ListImagesRequest| Ok(ListImagesResponse::default())).await,
+                "images.v1.Images/List" => {
+                    one(call, |namespace, _: ListImagesRequest| Ok(store.records(namespace))).await
+                }
+                "containers.v1.Containers/ListStream" => {
+                    stream(call, |_, _: ListContainersRequest| Ok(ListContainerMessage::default())).await
+                }
+                "tasks.v1.Tasks/List" => one(call, |_, _: ListTasksRequest| Ok(ListTasksResponse::default())).await,
                 "snapshots.v1.Snapshots/List" => stream(call, |_, _: ListSnapshotsRequest| Ok(store.snapshots())).await,
                 "snapshots.v1.Snapshots/Stat" => one(call, |_, _: StatSnapshotRequest| Ok(store.of_container())).await,
                 "containers.v1.Containers/Get" => {
