@@ -1,4 +1,4 @@
-//! Runs scenarios, two at a time, and says what became of each. Understands as much of libtest's command line
+//! Runs scenarios, a few at a time, and says what became of each. Understands as much of libtest's command line
 //! as `cargo test` and nextest use.
 
 use std::{
@@ -13,8 +13,8 @@ use std::{
 
 use crate::node::{Result, Suite};
 
-/// Nodes at a time: one for each core of the smallest machine that runs this.
-const WORKERS: usize = 2;
+/// Nodes at a time: one more than the smallest machine that runs this has cores, since each also waits.
+const WORKERS: usize = 3;
 
 /// Something that must hold on a node.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,8 @@ fn work(queue: &Mutex<VecDeque<Job>>, ended: &Mutex<Vec<Ended>>) {
         };
         let word = if failure.is_none() { "ok" } else { "FAILED" };
         println!("test {} ... {word} ({:.1} s)", job.name, begun.elapsed().as_secs_f32());
+        // Whoever watches need not wait for the end.
+        failure.iter().for_each(|failure| println!("{failure}"));
         if let Ok(mut ended) = ended.lock() {
             ended.push(Ended { name: job.name, failure });
         }

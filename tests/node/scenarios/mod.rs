@@ -47,6 +47,7 @@ const fn with_verifier(name: &'static str, run: fn(Suite) -> Result<()>) -> Scen
 
 /// Every scenario. Those that take longest come first, so that none is left alone at the end.
 pub const ALL: &[Scenario] = &[
+    on_every_node("watch::quarantine-removes-what-is-refused-and-stops-in-time", watch::quarantine),
     on_every_node("coverage::every-path-and-where-it-is-closed", coverage::every_path),
     on_every_node("kill::a-hundred-times-while-images-come-and-start", kill::a_hundred_times),
     on_every_node("kill::sockets-stopped-or-removed", kill::stopped_or_removed_sockets),
@@ -76,7 +77,6 @@ pub const ALL: &[Scenario] = &[
     on_every_node("doctor::tools-of-others-are-noticed", doctor::tools_of_others),
     on_every_node("doctor::containers-that-reach-a-socket-are-named", doctor::mounts),
     on_every_node("doctor::what-cannot-be-looked-at-is-not-closed", doctor::without),
-    on_every_node("watch::quarantine-removes-what-is-refused-and-stops-in-time", watch::quarantine),
     on_every_node("watch::told-once-for-each-policy", watch::told_once),
     on_every_node("watch::what-was-there-before-anything-refused", watch::from_before),
     on_every_node("watch::a-handler-without-the-hook-is-a-way-around", watch::way_around),
