@@ -177,7 +177,7 @@ fn watch(report: &WatchReport) -> String {
     let WatchReport { bypasses, containers_without_allow, images_without_allow, quarantined, last_walk } = report;
     let last = match last_walk {
         None => "not yet walked".to_owned(),
-        Some(LastWalk { at, images, containers, milliseconds }) => {
+        Some(LastWalk { at, images, containers, milliseconds, .. }) => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let ago = duration(now.saturating_sub(*at));
             format!("walked {ago} ago over {images} images and {containers} containers in {milliseconds} ms")

@@ -81,6 +81,8 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastWalk {
+    /// How many there were since the daemon started, this one included.
+    pub number: u64,
     /// When it ended, in seconds since 1970.
     pub at: u64,
     /// Images that were judged.
@@ -360,7 +362,10 @@ impl Watch {
         self.conclude(snapshot, judged, Some(began)).await;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.state().last = Some(LastWalk { at, images, containers, milliseconds });
+        let mut state = self.state();
+        let number = state.last.as_ref().map_or(0, |last| last.number) + 1;
+        state.last = Some(LastWalk { number, at, images, containers, milliseconds });
+        drop(state);
         gate.map(drop)
             .map_err(|why| Trouble::Unreachable(format!("whether the start gate is asked is not known: {why}")))
     }

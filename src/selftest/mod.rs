@@ -64,8 +64,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Time for a containerd that has just come to serve pods, and the pause between two looks.
 const COMES_UP: Duration = Duration::from_secs(30);
 const COMES_UP_PAUSE: Duration = Duration::from_millis(250);
-/// Time that a stopping daemon takes to remove what it made.
+/// Time that a stopping daemon takes to remove what it made, and the pause before it looks once more.
 const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The self-test of a daemon.
 pub struct SelfTest {
@@ -195,8 +196,14 @@ impl SelfTest {
     /// Takes away what a run made that [`Self::keep`] will not end any more, in a few seconds at most.
     pub async fn leave(&self) {
         if self.running.load(Ordering::SeqCst) {
+            // What containerd was about to make when it was left in the middle comes after the first look.
+            let leave = async {
+                let _ = run::remove_leftovers(&self.containerd).await;
+                sleep(LEAVE_PAUSE).await;
+                let _ = run::remove_leftovers(&self.containerd).await;
+            };
             // What is still there after that, the next daemon takes away.
-            let _ = timeout(LEAVE, run::remove_leftovers(&self.containerd)).await;
+            let _ = timeout(LEAVE, leave).await;
         }
     }
 

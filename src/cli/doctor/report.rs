@@ -50,7 +50,7 @@ impl Examined {
         }
         match (enforcing.as_str(), &self.live) {
             ("", None) => said.push("not tested live".to_owned()),
-            ("", Some(_)) => said.push("no gate was seen to refuse".to_owned()),
+            ("", Some(_)) => said.push("no gate enforces".to_owned()),
             (gates, _) => said.push(format!("enforcing: {gates}")),
         }
         said.join("; ")

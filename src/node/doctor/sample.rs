@@ -127,7 +127,7 @@ fn daemon() -> crate::status::Status {
         "sandbox": { "state": "listed", "image": "reg.io/pause:3" }, "clock": null, "trouble": null,
         "containerd": "/run/containerd/containerd.sock", "containerd-version": { "Ok": "2.1.9" },
         "resolve": answers, "unpack": answers,
-        "watch": { "last-walk": { "at": 1, "images": 3, "containers": 2, "milliseconds": 5 } }, "decisions": 1, "registry-requests": 1, "evidence-lost": 0,
+        "watch": { "last-walk": { "number": 1, "at": 1, "images": 3, "containers": 2, "milliseconds": 5 } }, "decisions": 1, "registry-requests": 1, "evidence-lost": 0,
         "audit-written": 2, "audit-failed": 0, "log-dropped": 0,
     }))
     .unwrap()

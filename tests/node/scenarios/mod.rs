@@ -87,6 +87,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("base::the-package-stays-while-it-is-asked", base::removal),
     on_every_node("selftest::each-gate-is-seen-to-refuse", selftest::proven),
     on_every_node("selftest::what-takes-a-gate-out-is-seen-unasked", selftest::taken_out),
+    on_every_node("selftest::a-handler-without-the-hook-is-open", selftest::handler_added),
     on_every_node("selftest::killed-in-the-middle-it-leaves-nothing", selftest::killed),
     on_every_node("selftest::led-away-it-proves-nothing", selftest::led_away),
     on_every_node("chains::layers-of-admitted-images-rearranged", chains::rearranged),

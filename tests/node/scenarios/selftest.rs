@@ -31,7 +31,7 @@ pub fn proven(suite: Suite) -> Result<()> {
         for way in WAYS {
             says(&report, Gate::Unpack, Some(way), mode)?;
         }
-        says(&report, Gate::Start, Some("runc"), State::Absent)?;
+        says(&report, Gate::Start, Some("runc"), mode)?;
         expect::holds(report.took_ms < 30_000, || format!("it took {} ms", report.took_ms))?;
         nothing_left(&node)?;
         let entries = node.journal(&[&format!("--after-cursor={before}"), "PULLGATE_SELF_TEST=yes"])?;
@@ -39,14 +39,16 @@ pub fn proven(suite: Suite) -> Result<()> {
             let is = |entry: &&Value| entry["PULLGATE_GATE"] == gate && entry["PULLGATE_VERDICT"] == verdict;
             entries.iter().filter(is).count()
         };
-        let found = [of("unpack", "deny"), of("unpack", "allow"), of("resolve", "deny")];
-        let expected = [2, 2, usize::from(suite == Suite::Forky)];
-        expect::holds(found[0] >= expected[0] && found[1] >= expected[1] && found[2] >= expected[2], || {
+        let found =
+            [("unpack", "deny"), ("unpack", "allow"), ("start", "deny"), ("start", "allow"), ("resolve", "deny")]
+                .map(|(gate, verdict)| of(gate, verdict));
+        let expected = [2, 2, 1, 1, usize::from(suite == Suite::Forky)];
+        expect::holds(found.iter().zip(&expected).all(|(found, expected)| found >= expected), || {
             format!("entries: {found:?}, not {expected:?}")
         })?;
         // Neither counted, nor kept, nor asked about anywhere.
         let status = status(&node)?.1;
-        for gate in ["resolve", "unpack"] {
+        for gate in ["resolve", "unpack", "start"] {
             expect::holds(status[gate]["denied"] == 0 && status[gate]["audit-only"] == 0, || format!("{status:#}"))?;
         }
         expect::holds(status["registry-requests"] == 0, || format!("{status:#}"))?;
@@ -98,6 +100,39 @@ pub fn taken_out(suite: Suite) -> Result<()> {
     node.run(&["rm", LATER])?.ok()?;
     node.restart_containerd()?;
     becomes(&node, &WAYS.map(|way| (way, State::Enforcing)), resolve(suite, State::Enforcing))?;
+    nothing_left(&node)
+}
+
+/// A runtime handler that came later has no hook: the start gate is proven for the one, and open for the other.
+pub fn handler_added(suite: Suite) -> Result<()> {
+    let node = Node::gated_with_pods(suite)?;
+    says(&run(&node)?, Gate::Start, Some("runc"), State::Enforcing)?;
+    let cri = if suite == Suite::Trixie { "grpc.v1.cri" } else { "cri.v1.runtime" };
+    let handler = format!(
+        "\n[plugins.\"io.containerd.{cri}\".containerd.runtimes.added]\n  runtime_type = \"io.containerd.runc.v2\"\n"
+    );
+    let main = "/etc/containerd/config.toml";
+    let text = String::from_utf8(node.read(main)?)?;
+    node.write(main, text.clone() + &handler)?;
+    node.restart_containerd()?;
+    let seen = |runc: State, added: Option<State>| {
+        let mut last = Report::default();
+        let waited = node.wait_until("each handler is as it is", || {
+            last = serde_json::from_value(status(&node)?.1["enforcing"].clone())?;
+            let of = |name: &str| {
+                let proof = last.gates.iter().find(|it| it.gate == Gate::Start && it.way.as_deref() == Some(name));
+                proof.map(|proof| proof.state)
+            };
+            Ok(of("runc") == Some(runc) && of("added") == added)
+        });
+        waited.map_err(|error| format!("{error}: {:#?}", last.gates))
+    };
+    seen(State::Enforcing, Some(State::Open))?;
+    let (code, _) = status(&node)?;
+    expect::holds(code == 1, || format!("status ends with {code} though a handler is open"))?;
+    node.write(main, text)?;
+    node.restart_containerd()?;
+    seen(State::Enforcing, None)?;
     nothing_left(&node)
 }
 

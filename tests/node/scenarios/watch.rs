@@ -48,7 +48,7 @@ fn said(node: &Node, cursor: &str, words: &str, count: usize) -> Result<Vec<Entr
 fn walked(node: &Node) -> Result<()> {
     let walk = || -> Result<serde_json::Value> {
         let status = node.run(&["pullgate", "status", "-o", "json"])?.stdout;
-        Ok(serde_json::from_str::<serde_json::Value>(&status)?["watch"]["last-walk"]["at"].clone())
+        Ok(serde_json::from_str::<serde_json::Value>(&status)?["watch"]["last-walk"]["number"].clone())
     };
     let before = walk()?;
     node.reload()?;

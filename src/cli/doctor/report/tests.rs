@@ -74,7 +74,7 @@ fn what_could_not_be_told_is_no_verdict() {
     let page = examined.page("x", false);
     assert_eq!(page.matches("containerd is gone").count(), 1, "{page}");
     assert!(page.contains("unknown  3 checks could not be made: containerd is gone"), "{page}");
-    assert!(page.ends_with("not known: unpack, the self-test; no gate was seen to refuse\n"), "{page}");
+    assert!(page.ends_with("not known: unpack, the self-test; no gate enforces\n"), "{page}");
     assert_eq!(examined.worst(), State::Unknown);
     let untested = Examined { findings: well(), live: None };
     assert_eq!((untested.worst(), untested.verdict().as_str()), (State::Closed, "not tested live"));
