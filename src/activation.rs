@@ -133,7 +133,6 @@ impl Activation {
             .as_ref()
             .is_none_or(|previous| previous.trouble != snapshot.trouble || outcome == Outcome::Activated);
         let snapshot = Arc::new(snapshot);
-        *self.lock_seen() = seen;
         if previous.is_some_and(|previous| previous.judges_otherwise(&snapshot)) {
             (self.prepare)(snapshot.clone()).await;
         }
@@ -142,6 +141,8 @@ impl Activation {
             (self.tell)(&snapshot, &outcome);
         }
         self.current.send_replace(Some(snapshot.clone()));
+        // Not before: who finds the files unchanged takes what is in force.
+        *self.lock_seen() = seen;
         (snapshot, outcome)
     }
 

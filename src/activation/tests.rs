@@ -224,6 +224,41 @@ async fn another_policy_is_prepared_for_while_the_one_before_it_decides() {
 }
 
 #[tokio::test]
+async fn who_asks_while_a_mended_file_takes_force_waits_for_it() {
+    let node = Node::new();
+    node.write("config.toml", "mdoe = \"enforce\"\n");
+    let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let prepare = {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        move |_| {
+            let (begun, go_on) = (begun.clone(), go_on.clone());
+            async move {
+                begun.notify_one();
+                go_on.notified().await;
+            }
+        }
+    };
+    let activation = Arc::new(node.activation().preparing(prepare));
+    assert_eq!(trouble(&activation.load().await.0).0, Code::ConfigInvalid);
+    node.write("config.toml", "mode = \"enforce\"\n");
+    let ask = || {
+        let activation = activation.clone();
+        tokio::spawn(async move { activation.current().await })
+    };
+    let first = ask();
+    begun.notified().await;
+    let second = ask();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!first.is_finished() && !second.is_finished());
+    go_on.notify_one();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.generation, second.generation), (2, 2));
+    assert!(first.trouble.is_none());
+}
+
+#[tokio::test]
 async fn files_of_any_size_are_bounded() {
     let pad =
         |text: &str, bytes: u64| format!("{text}\n{}", "#".repeat(usize::try_from(bytes).unwrap() - text.len() - 1));
