@@ -109,11 +109,14 @@ pub fn from_before(suite: Suite) -> Result<()> {
     let node = Node::unconnected(suite)?;
     let (good, evil) = images(&node)?;
     node.configure(&CONFIG.replace("enforce", "audit"), POLICY)?;
+    let cursor = node.cursor()?;
     for image in [&good, &evil] {
         expect::admitted(&node, Path::CtrPullLocal, image)?;
     }
     let other = node.push("other/x:v1", &Image::of_small_layers("other", 1)?)?;
     expect::admitted(&node, Path::CtrPullLocal, &other)?;
+    said(&node, &cursor, "demo/evil:v1@", 1)?;
+    said(&node, &cursor, "other/x:v1@", 1)?;
     let cursor = node.cursor()?;
     node.run(&["pullgate", "mode", "enforce", "--yes"])?.ok()?;
     said(&node, &cursor, "demo/evil:v1@", 1)?;

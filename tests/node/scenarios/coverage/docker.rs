@@ -37,6 +37,8 @@ pub fn prepare(ground: &Ground) -> Result<()> {
     let serve = ["busybox", "httpd", "-f", "-p", CONTEXT, "-h", "/var/tmp/build"];
     node.run(&[&["mkdir", "-p"][..], &["/var/tmp/build/context"]].concat())?.ok()?;
     node.run(&[&["systemd-run", "--quiet", "--collect"][..], &serve].concat())?.ok()?;
+    let there = ["curl", "-s", "-o", "/dev/null", &format!("http://{CONTEXT}/")];
+    node.wait_until("the build's context is served", || Ok(node.run(&there)?.success()))?;
     let inline = "&buildargs=%7B%22BUILDKIT_INLINE_CACHE%22%3A%221%22%7D";
     build(ground, &ground.good.name, STEPS, &format!("&t={CACHED}{inline}"))??;
     node.run(&["docker", "push", "--quiet", CACHED])?.ok()?;
