@@ -16,12 +16,14 @@ use crate::{
     evidence::{Asked, Cause, Found, Gap, Place, Questions, kept::Kept},
     limits,
     policy::{
-        Policy, Rule,
-        decision::{Code, Decision, Verdict, Violation},
+        Policy,
+        decision::{Decision, Verdict, Violation},
         evaluate::{Answer, Findings, Origin, Subject},
+        governing::Governing,
     },
     selftest::OneTime,
     snapshot::Snapshot,
+    trust::Attestor,
     verify::{Unusable, verify},
 };
 
@@ -92,7 +94,7 @@ impl Admission {
             }
             // Of equals the one that was asked about first is told, whichever was decided first.
             let better = |(at, other): &(usize, Decision)| {
-                tells_more(&decision, other) || place < *at && !tells_more(other, &decision)
+                decision.tells_more(other) || place < *at && !other.tells_more(&decision)
             };
             if refusal.as_ref().is_none_or(better) {
                 refusal = Some((place, decision));
@@ -109,33 +111,34 @@ impl Admission {
         asking: Asking,
         now: Timestamp,
     ) -> Decision {
-        let rule = match policy.ask(&subject, &snapshot.config.labels, now) {
+        let governing = match policy.ask(&subject, &snapshot.config.labels, now) {
             Answer::Settled(decision) => return decision,
-            Answer::NeedsEvidence(rule) => rule,
+            Answer::NeedsEvidence(governing) => governing,
         };
         let place = subject.name.clone().map(|repository| Place { repository, proven: subject.origin.proves_host() });
-        let key = Key { digest: subject.digest, rule: rule.content, place: place.clone() };
+        let key = Key { digest: subject.digest, rule: governing.identity(&subject, now), place: place.clone() };
         let decide = async {
             let mut gathered = Gathered {
                 policy,
-                rule,
+                governing: &governing,
+                attestors: governing.attestors(policy),
                 subject: &subject,
                 findings: Findings::default(),
                 vouching: Vec::new(),
                 unexplained: Vec::new(),
             };
             self.gather(snapshot, &mut gathered, place, asking).await;
-            let decision = policy.evaluate(rule, &subject, &gathered.findings, now);
+            let decision = policy.evaluate(&governing, &subject, &gathered.findings, now);
             if decision.verdict == Verdict::Allow {
                 self.kept.keep(subject.digest, gathered.vouching, now);
             }
             decision
         };
         let decided = self.decisions.get_or(key, asking, now, decide).await;
-        policy.restate(decided, rule, &subject, now)
+        policy.restate(decided, &governing, &subject, now)
     }
 
-    /// Looks for evidence until the rule is satisfied or everything was asked.
+    /// Looks for evidence until what governs is satisfied or everything was asked.
     async fn gather(&self, snapshot: &Snapshot, gathered: &mut Gathered<'_>, place: Option<Place>, asking: Asking) {
         let digest = gathered.subject.digest;
         let kept = self.kept.evidence(&digest).await;
@@ -151,7 +154,7 @@ impl Admission {
             gathered.gap(Gap { place: host, cause: Cause::NotAsked });
             return;
         }
-        let formats = gathered.policy.formats_for(gathered.rule);
+        let formats = gathered.governing.formats(gathered.policy);
         let elsewhere = snapshot.config.evidence_for(&place.repository).map(|repository| {
             // The administrator named it.
             Place { repository: repository.clone(), proven: true }
@@ -188,7 +191,9 @@ impl Admission {
 /// The evidence about one subject under one rule, as it comes in.
 struct Gathered<'a> {
     policy: &'a Policy,
-    rule: &'a Rule,
+    governing: &'a Governing<'a>,
+    /// Whom its rules name.
+    attestors: Vec<&'a Attestor>,
     subject: &'a Subject,
     findings: Findings,
     /// What vouches: what anybody else may push is not worth keeping.
@@ -201,7 +206,7 @@ impl Gathered<'_> {
     /// Adds `found`. Whether the rule is satisfied now.
     fn take(&mut self, found: Found) -> bool {
         let mut vouches = false;
-        for finding in verify(&found, &self.subject.digest, &self.policy.attestors_of(self.rule)) {
+        for finding in verify(&found, &self.subject.digest, &self.attestors) {
             match finding {
                 Ok(vouched) => {
                     vouches = true;
@@ -215,7 +220,7 @@ impl Gathered<'_> {
         } else if !vouches && self.unexplained.len() < EXPLAINED {
             self.unexplained.push(found);
         }
-        vouches && self.policy.satisfied(self.rule, self.subject, &self.findings.vouched).is_some()
+        vouches && self.policy.satisfied(self.governing, self.subject, &self.findings.vouched)
     }
 
     fn gap(&mut self, gap: Gap) {
@@ -224,10 +229,9 @@ impl Gathered<'_> {
         }
     }
 
-    /// Says which attestors of the policy, other than the rule's, signed what was found.
+    /// Says which attestors of the policy, other than those that are asked for, signed what was found.
     fn name_other_signers(&mut self) {
-        let required = self.policy.attestors_of(self.rule);
-        let is_required = |name: &str| required.iter().any(|attestor| attestor.name == name);
+        let is_required = |name: &str| self.attestors.iter().any(|attestor| attestor.name == name);
         let others: Vec<_> = self.policy.attestors.iter().filter(|other| !is_required(&other.name)).collect();
         for finding in
             self.unexplained.iter().chain(&self.vouching).flat_map(|found| verify(found, &self.subject.digest, &others))
@@ -250,8 +254,8 @@ fn in_order(snapshot: &Snapshot, policy: &Policy, subjects: Vec<Subject>) -> Vec
     let mut seen = HashSet::new();
     let mut subjects: Vec<Subject> = subjects.into_iter().filter(|subject| seen.insert(subject.clone())).collect();
     subjects.sort_by_cached_key(|subject| {
-        let exempt = policy.exempt.iter().any(|exempt| exempt.digests.contains(&subject.digest));
-        let by_default = || policy.select(subject.name.as_ref(), &snapshot.config.labels).images.is_empty();
+        let exempt = policy.exempts(&subject.digest);
+        let by_default = || !policy.speaks_of(subject, &snapshot.config.labels);
         (!exempt, !exempt && by_default(), subject.origin == Origin::Claimed)
     });
     subjects.truncate(limits::SUBJECTS);
@@ -277,23 +281,6 @@ fn boot_listed(snapshot: &Snapshot, subject: &Subject) -> Decision {
         revision: snapshot.revision().to_owned(),
         ..Decision::default()
     }
-}
-
-/// Of two refusals of one request, whether `a` is the one to report: one that only audits admits; what could not be
-/// looked at might have admitted; and evidence that came close says more than none.
-fn tells_more(a: &Decision, b: &Decision) -> bool {
-    fn rank(decision: &Decision) -> (bool, bool, u8) {
-        let closeness = match decision.code() {
-            Some(Code::OtherDigest) => 5,
-            Some(Code::UntrustedAttestor) => 4,
-            Some(Code::OtherPurpose) => 3,
-            Some(Code::Unsigned) => 2,
-            Some(Code::NameNotProven | Code::DeniedByRule) => 1,
-            _ => 0,
-        };
-        (decision.audit_only, decision.verdict == Verdict::Inconclusive, closeness)
-    }
-    rank(a) > rank(b)
 }
 
 #[cfg(test)]
@@ -325,7 +312,7 @@ mod tests {
     }
 
     fn subject(digest: &[u8], name: &str, origin: Origin) -> Subject {
-        Subject { digest: Digest::of(digest), name: Some(name.parse().unwrap()), origin }
+        Subject::new(Digest::of(digest), Some(name.parse().unwrap()), origin)
     }
 
     #[tokio::test]

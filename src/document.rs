@@ -2,6 +2,8 @@
 
 #![deny(clippy::disallowed_methods)]
 
+pub(crate) mod reader;
+
 use std::{fmt, ops::Range};
 
 use serde::de::DeserializeOwned;
@@ -110,15 +112,8 @@ fn with_suggestion(message: &str) -> String {
         return message.replace("unknown field", "unknown key").replace("missing field", "missing key");
     };
     let known: Vec<&str> = quoted.collect();
-    let closest = known.iter().map(|key| (strsim::damerau_levenshtein(written, key), key)).min();
     let what = if message.starts_with("unknown field") { "key" } else { "value" };
-    match closest {
-        Some((distance, key)) if distance <= 1 + written.chars().count() / 3 => {
-            format!("unknown {what} `{written}`; did you mean `{key}`?")
-        }
-        _ if known.is_empty() => format!("unknown {what} `{written}`: there are no keys here"),
-        _ => format!("unknown {what} `{written}`; known here: {}", known.join(", ")),
-    }
+    reader::unknown(what, written, &known)
 }
 
 #[cfg(test)]

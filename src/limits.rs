@@ -210,6 +210,20 @@ pub const CLOCK_BEHIND: Duration = Duration::from_secs(300);
 
 /// Bytes of a policy document or of the node's configuration.
 pub const DOCUMENT_BYTES: u64 = 16 << 20;
+/// Mistakes in a document that a person is told at once.
+pub const PROBLEMS: usize = 50;
+/// Requirements within each other.
+pub const REQUIREMENT_DEPTH: usize = 4;
+/// Attestors that one requirement names.
+pub const REQUIREMENT_ATTESTORS: usize = 256;
+/// Ways to meet one requirement, groups told apart and attestors not.
+pub const REQUIREMENT_WAYS: usize = 256;
+/// Characters of whom a rule says to ask.
+pub const CONTACT_CHARS: usize = 64;
+/// Characters of what a rule's author tells who meets a refusal.
+pub const RULE_MESSAGE_CHARS: usize = 160;
+/// Characters of it, or of what makes it pass, that have room in the line of a refusal.
+pub const ADVICE_CHARS: usize = 72;
 /// Bytes of a public key file.
 pub const KEY_FILE_BYTES: u64 = 64 << 10;
 /// Bytes of one file of the boot list.

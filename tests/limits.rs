@@ -16,6 +16,7 @@ const DECISIONS: &str = "tests/registry/decisions.rs";
 const KEPT: &str = "src/evidence/kept/tests.rs";
 const OF_CONTAINER: &str = "src/evidence/content/of_container.rs";
 const PODS: &str = "src/node/static_pods.rs";
+const POLICY: &str = "src/policy/document/tests.rs";
 const SANDBOX: &str = "src/node/sandbox.rs";
 const VERIFIED: &str = "src/gate/watch/verified.rs";
 const WATCH: &str = "src/gate/watch/tests.rs";
@@ -26,6 +27,7 @@ const TOKENS: &str = "src/evidence/registry/token.rs";
 const REACHED: &[(&str, &str, &str)] = &[
     ("ABSENT_LIFE", "src/policy/evaluate/tests.rs", "a_refusal_says_what_was_found_against_what_was_expected"),
     ("ACCEPT_PAUSE", "src/gate/diff.rs", "a_connection_that_cannot_be_accepted_is_no_reason_to_spin"),
+    ("ADVICE_CHARS", "src/policy/decision.rs", "the_advice_of_the_rules_author_stands_where_the_mend_does"),
     ("AUDIT_FIELD_BYTES", "src/audit/entry.rs", "long_values_are_cut_between_characters"),
     ("AUDIT_MODE_WAIT", "src/gate/unpack/tests.rs", "audit_mode_waits_for_nothing_long"),
     ("AUDIT_NUMBERS", "src/audit/numbers.rs", "a_crash_skips_numbers_and_repeats_none"),
@@ -46,6 +48,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("CONTAINERD_CONFIG_BYTES", SANDBOX, "a_configuration_of_any_size_is_bounded"),
     ("CONFIGURATIONS", OF_CONTAINER, "what_is_remembered_is_bounded"),
     ("CONTAINER_PARTS", CONTAINERS, "the_parts_of_a_container_are_bounded"),
+    ("CONTACT_CHARS", POLICY, "each_mistake_is_one_error_with_its_place_and_its_mend"),
     ("DECISIONS", "src/decisions.rs", "the_decisions_are_bounded"),
     ("DECISION_DEADLINE", "src/gate/unpack/tests.rs", "a_decision_has_a_deadline"),
     (
@@ -102,7 +105,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("MANIFEST_BYTES", CONTENT, "a_document_is_bounded"),
     ("MESSAGE_CHARS", "src/policy/decision.rs", "the_message_keeps_its_length_and_its_ends_whatever_is_put_in"),
     ("NAMES", "src/evidence/content.rs", "what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end"),
-    ("NAMES_TOLD", "src/policy/evaluate/tests.rs", "as_many_names_are_told_as_a_person_reads"),
+    ("NAMES_TOLD", "src/policy/shortfall.rs", "as_many_names_are_told_as_a_person_reads"),
     ("PARALLEL_BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("PARALLEL_DECISIONS", DECISIONS, "decisions_that_gather_evidence_take_turns"),
     ("PARALLEL_FETCHES", BOUNDS, "requests_in_flight_are_bounded"),
@@ -122,6 +125,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("POD_FILES", PODS, "the_files_are_bounded"),
     ("PODS", START, "what_is_remembered_of_pods_is_bounded"),
     ("QUESTION_ARGUMENTS", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
+    ("PROBLEMS", POLICY, "of_many_mistakes_a_person_is_told_some"),
     ("PROGRAM", "src/node/program.rs", "a_program_that_fails_says_why_and_one_that_hangs_is_ended"),
     ("QUESTION_BYTES", "src/gate/resolve/question.rs", "a_question_of_any_other_length_is_refused"),
     ("RECORD_BYTES", CONTAINERS, "a_container_is_there_or_not_and_its_record_is_bounded"),
@@ -137,10 +141,14 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("REGISTRY_IDLE", BOUNDS, "an_idle_connection_is_given_up"),
     ("REGISTRY_REQUEST", BOUNDS, "one_request_takes_no_longer_than_its_limit"),
     ("REGISTRY_TRIES", BOUNDS, "a_registry_that_fails_is_asked_as_often_as_the_limit_says"),
+    ("REQUIREMENT_ATTESTORS", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),
+    ("REQUIREMENT_DEPTH", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),
+    ("REQUIREMENT_WAYS", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),
     ("RESOLVE_DEADLINE", "src/gate/resolve/tests.rs", "a_question_is_decided_in_time_or_refused"),
     ("RESTART", "src/node/program.rs", "a_program_that_fails_says_why_and_one_that_hangs_is_ended"),
     ("RETRY_AFTER", "src/evidence/registry/failure.rs", "a_registry_that_asks_for_patience_gets_some"),
     ("RETRY_PAUSE", "src/evidence/registry/failure.rs", "what_can_pass_is_asked_again_after_a_pause"),
+    ("RULE_MESSAGE_CHARS", POLICY, "each_mistake_is_one_error_with_its_place_and_its_mend"),
     ("SANDBOX_LOOK", SANDBOX, "a_containerd_that_does_not_answer_is_not_waited_for"),
     ("SANDBOX_PAUSE", "src/daemon.rs", "a_containerd_that_comes_up_later_is_found"),
     ("SELF_TEST", "src/selftest/tests.rs", "a_containerd_that_hangs_proves_nothing_and_is_not_waited_for_without_end"),

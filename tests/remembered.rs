@@ -138,7 +138,7 @@ impl Daemon<'_> {
             trouble: None,
         };
         let name = self.node.registry.place("prod/app").repository;
-        let subject = Subject { digest: self.node.image, name: Some(name), origin: Origin::Fetched };
+        let subject = Subject::new(self.node.image, Some(name), Origin::Fetched);
         self.admission.decide(&Arc::new(snapshot), vec![subject], asking).await
     }
 

@@ -73,7 +73,7 @@ async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Deci
         boot: Arc::default(),
         trouble: None,
     };
-    let subject = Subject { digest: image, name: Some(server.place(REPOSITORY).repository), origin: Origin::Fetched };
+    let subject = Subject::new(image, Some(server.place(REPOSITORY).repository), Origin::Fetched);
     let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
     admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
 }

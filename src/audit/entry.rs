@@ -73,6 +73,8 @@ fields! {
     RuleAt = "PULLGATE_RULE_AT",
     /// Who can be asked about it.
     Contact = "PULLGATE_CONTACT",
+    /// What its author tells who meets a refusal.
+    Advice = "PULLGATE_ADVICE",
     /// The policy document that came into force.
     Policy = "PULLGATE_POLICY",
     /// The revision of the policy that decided.

@@ -176,6 +176,7 @@ impl Record {
         record.set_some(Field::Rule, decision.rule.as_ref());
         record.set_some(Field::RuleAt, decision.rule_at.as_ref());
         record.set_some(Field::Contact, decision.contact.as_ref());
+        record.set_some(Field::Advice, decision.advice.as_ref());
         record.set_some(Field::Revision, Some(&decision.revision).filter(|revision| !revision.is_empty()));
         record.set_all(Field::Attestors, decision.attestors.iter());
         record.set_all(Field::Reason, decision.violations.iter().map(reason));

@@ -96,6 +96,7 @@ fn decided(entry: &Exported) -> Option<Decided> {
         rule: text(Field::Rule),
         rule_at: text(Field::RuleAt),
         contact: text(Field::Contact),
+        advice: text(Field::Advice),
         digest: entry.text(Field::Digest).and_then(|digest| digest.parse::<Digest>().ok()),
         name: text(Field::Repository),
         attestors: entry.texts(Field::Attestors).map(str::to_owned).collect(),
@@ -147,7 +148,9 @@ fn grounds(entry: &Exported) -> Grounds {
         uncounted: all(entry, Field::Uncounted),
         omitted: number(Field::Omitted),
     };
-    grounds.required.sort_by(|a, b| (a.vouched.is_none(), &a.attestor).cmp(&(b.vouched.is_none(), &b.attestor)));
+    grounds
+        .required
+        .sort_by(|a, b| (&a.at, a.vouched.is_none(), &a.attestor).cmp(&(&b.at, b.vouched.is_none(), &b.attestor)));
     grounds.asked.sort_by(|a, b| (&a.repository, a.layout).cmp(&(&b.repository, b.layout)));
     grounds.uncounted.sort_by(|a, b| b.pieces.cmp(&a.pieces).then_with(|| a.what.cmp(&b.what)));
     grounds
@@ -192,7 +195,8 @@ mod tests {
     }
 
     fn whole(code: Code, found: &str, fix: &str) -> Decision {
-        let required = |attestor: &str, vouched| Required { attestor: attestor.to_owned(), vouched };
+        let required =
+            |attestor: &str, vouched| Required { attestor: attestor.to_owned(), vouched, ..Required::default() };
         let vouching = |predicate: Option<&str>| Vouching {
             key: Digest::of(b"key"),
             predicate: predicate.map(str::to_owned),
@@ -202,6 +206,7 @@ mod tests {
             rule: Some("prod".to_owned()),
             rule_at: Some("/etc/pullgate/policy.toml:7".to_owned()),
             contact: Some("#release".to_owned()),
+            advice: Some("sign in the pipeline".to_owned()),
             digest: Some(Digest::of(b"image")),
             name: Some("reg.io/prod/app".to_owned()),
             revision: "r1".to_owned(),

@@ -97,7 +97,8 @@ async fn check(snapshot: &Arc<Snapshot>, reference: &Reference, state: &Path) ->
     };
     let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), Kept::of_daemon(state)));
     let Repository { host, path } = &reference.repository;
-    let subjects = |digest| gate::fetched(snapshot, host.name(), path, digest).collect::<Vec<_>>();
+    let named = |digest| gate::fetched(snapshot, host.name(), path, digest);
+    let subjects = |digest| named(digest).map(|subject| subject.tagged(reference.into())).collect::<Vec<_>>();
     if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
         warn!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
     }

@@ -26,7 +26,7 @@ pub(super) fn refusal(code: Code) -> Decision {
         predicate: predicate.map(str::to_owned),
         place: format!("@{}", Digest::of(b"signature")),
     };
-    let required = |attestor: &str, vouched| Required { attestor: attestor.to_owned(), vouched };
+    let required = |attestor: &str, vouched| Required { attestor: attestor.to_owned(), vouched, ..Required::default() };
     Decision {
         rule: Some("prod".to_owned()),
         rule_at: Some("/etc/pullgate/policy.toml:7".to_owned()),

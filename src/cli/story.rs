@@ -10,6 +10,7 @@ use crate::{
     policy::{
         Policy,
         decision::{Code, Decision, Verdict},
+        grounds::{Part, Required},
     },
 };
 
@@ -44,6 +45,9 @@ pub(super) fn tell(page: &mut Page, decision: &Decision) {
     if let Some(contact) = &decision.contact {
         page.row("", format!("ask {contact}"));
     }
+    if let Some(advice) = &decision.advice {
+        page.row("", advice);
+    }
     if !decision.attestors.is_empty() {
         page.row("attested", decision.attestors.join(", "));
     }
@@ -62,20 +66,17 @@ fn tell_grounds(page: &mut Page, decision: &Decision) {
         return;
     }
     let name = decision.name.as_deref().unwrap_or_default();
-    let met = grounds.required.iter().filter(|required| required.vouched.is_some()).count();
-    page.row("required", format!("{} of these; {met} met", grounds.needed));
+    // What a floor requires stands behind what the rule does.
+    let of_rule = |required: &&Required| required.at.len() <= 1 && !required.is_floor();
+    let met = grounds.required.iter().filter(of_rule).filter(|required| required.is_met()).count();
+    let mut title = "required";
+    if grounds.required.iter().any(|required| of_rule(&required)) {
+        page.row(title, format!("{} of these; {met} met", grounds.needed));
+        title = "";
+    }
     for required in &grounds.required {
-        page.row(
-            "",
-            match &required.vouched {
-                Some(vouching) => {
-                    let what = vouching.predicate.as_deref().unwrap_or("signature");
-                    let place = beside(name, &vouching.place);
-                    format!("met      {}: {what}, key {}, in {place}", required.attestor, short(&vouching.key))
-                }
-                None => format!("missing  {}", required.attestor),
-            },
-        );
+        page.row(title, requirement(required, name));
+        title = "";
     }
     let mut title = "looked at";
     for asked in &grounds.asked {
@@ -99,6 +100,25 @@ fn tell_grounds(page: &mut Page, decision: &Decision) {
     if grounds.omitted > 0 {
         page.row("", format!("and {} more that there was no room for", grounds.omitted));
     }
+}
+
+/// One member of a requirement, further in the deeper it stands.
+fn requirement(required: &Required, name: &str) -> String {
+    let met = if required.is_met() { "met" } else { "missing" };
+    let depth = required.at.len().saturating_sub(1).min(8);
+    let floor = if required.is_floor() { format!("floor \"{}\", ", required.attestor) } else { String::new() };
+    let what = match (&required.part, &required.vouched) {
+        (Some(Part::Group { needed, .. }), _) => format!("{floor}{needed} of these:"),
+        (Some(Part::Digests { listed, .. }), _) => format!("one of {listed} pinned digests"),
+        (Some(Part::Floor { met: true }), _) => format!("{floor}which asks for a proven name"),
+        (Some(Part::Floor { met: false }), _) => format!("{floor}which admits nothing here"),
+        (None, Some(vouching)) => {
+            let what = vouching.predicate.as_deref().unwrap_or("signature");
+            format!("{}: {what}, key {}, in {}", required.attestor, short(&vouching.key), beside(name, &vouching.place))
+        }
+        (None, None) => required.attestor.clone(),
+    };
+    format!("{met:<9}{:width$}{what}", "", width = 2 * depth)
 }
 
 /// A place that leaves out the decision's own `name`.

@@ -58,7 +58,10 @@ pub async fn decide(
 
 /// A rule that settles it by the name settles it for the children as well, unless their digests are listed.
 fn children_could_differ(snapshot: &Snapshot, decision: &Decision) -> bool {
-    let by_name = matches!(decision.code(), Some(Code::NoMatchingRule | Code::DeniedByRule | Code::NameNotProven));
+    let by_name = matches!(
+        decision.code(),
+        Some(Code::NoMatchingRule | Code::DeniedByRule | Code::NameNotProven | Code::TagNotAdmitted)
+    );
     let exempt = snapshot.policy.iter().flat_map(|policy| &policy.exempt);
     !by_name || !snapshot.boot.is_empty() || exempt.into_iter().any(|exempt| !exempt.digests.is_empty())
 }

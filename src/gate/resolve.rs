@@ -141,12 +141,13 @@ impl Resolve {
 
 /// Decides about the image that containerd will fetch, which proves its name.
 async fn decide(admission: Arc<Admission>, snapshot: Arc<Snapshot>, question: Arc<Question>) -> Decision {
-    let Question { repository, digest, media_type, .. } = &*question;
+    let Question { repository, tag, digest, media_type, .. } = &*question;
     if let Some(decision) = admission.one_time().decision(Gate::Resolve, digest) {
         return decision;
     }
     let place = Place { repository: repository.clone(), proven: true };
-    let subjects = |digest| vec![Subject { digest, name: Some(repository.clone()), origin: Origin::Fetched }];
+    let subject = |digest| Subject::new(digest, Some(repository.clone()), Origin::Fetched);
+    let subjects = |digest| vec![subject(digest).tagged(tag.clone())];
     image::decide(&admission, &snapshot, &place, *digest, Some(media_type), Asking::Anew, subjects).await.decision
 }
 

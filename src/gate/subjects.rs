@@ -3,7 +3,7 @@
 use crate::{
     evidence::content::{Name, NamedDocument},
     image::{Digest, Host, Repository},
-    policy::evaluate::{Origin, Subject},
+    policy::evaluate::{Origin, Subject, Tag},
     snapshot::Snapshot,
 };
 
@@ -15,15 +15,15 @@ pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<
         for name in &document.names {
             match name {
                 Name::Claimed(repository) => {
-                    subjects.push(Subject { digest, name: Some(repository.clone()), origin: Origin::Claimed });
+                    subjects.push(Subject::new(digest, Some(repository.clone()), Origin::Claimed));
                 }
                 Name::Fetched(host, path) => subjects.extend(fetched(snapshot, host, path, digest)),
             }
         }
         if subjects.is_empty() {
-            subjects.push(Subject { digest, name: None, origin: Origin::Claimed });
+            subjects.push(Subject::new(digest, None, Origin::Claimed));
         }
-        subjects
+        subjects.into_iter().map(|subject| subject.tagged(Tag::NotKept))
     };
     documents.iter().flat_map(named).collect()
 }
@@ -53,9 +53,9 @@ pub(super) fn under<'a>(
 
 /// `digest` under every name that content can have which containerd fetched as `path` from the host `name`.
 pub fn fetched(snapshot: &Snapshot, name: &str, path: &str, digest: Digest) -> impl Iterator<Item = Subject> {
-    hosts(snapshot, name).into_iter().filter_map(move |(host, origin)| {
-        Some(Subject { digest, name: Some(Repository::new(host, path).ok()?), origin })
-    })
+    hosts(snapshot, name)
+        .into_iter()
+        .filter_map(move |(host, origin)| Some(Subject::new(digest, Some(Repository::new(host, path).ok()?), origin)))
 }
 
 /// The registries that content fetched from the host `name` can have come from: containerd notes no port, and no brackets
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_document_without_a_name_is_judged_by_its_digest() {
         let image = [NamedDocument { digest: Digest::of(b"m"), names: vec![from("not a host", "x")] }];
-        let nameless = Subject { digest: Digest::of(b"m"), name: None, origin: Origin::Claimed };
+        let nameless = Subject::new(Digest::of(b"m"), None, Origin::Claimed).tagged(Tag::NotKept);
         assert_eq!(subjects(&snapshot(""), &image), [nameless]);
     }
 

@@ -111,6 +111,12 @@ codes! {
     NameNotProven = 203 "name-not-proven"
         "the rule admits by name, and only an archive says the name"
         "pull it from the registry, or require an attestor",
+    DigestNotPinned = 204 "digest-not-pinned"
+        "the rule admits the digests that it pins, and this is none of them"
+        "pin the digest in the rule",
+    TagNotAdmitted = 205 "tag-not-admitted"
+        "the rule admits some tags, and another one or none was asked for"
+        "ask for a tag that the rule admits, or change the rule",
     RegistryUnauthorized = 301 "registry-unauthorized"
         "the registry asks for credentials"
         "give the node read access, or put signatures where it has: `[[evidence]]` in config.toml",
@@ -221,6 +227,8 @@ impl Code {
             | Self::NoMatchingRule
             | Self::DeniedByRule
             | Self::NameNotProven
+            | Self::DigestNotPinned
+            | Self::TagNotAdmitted
             | Self::RegistryUnauthorized
             | Self::RegistryUnreachable
             | Self::RegistryThrottled
@@ -297,6 +305,9 @@ pub struct Decision {
     /// Who can be asked about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
+    /// What the author of the rule tells who meets a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// The image that was decided about: the manifest, or the digest that was asked for.
     pub digest: Option<Digest>,
     /// The name under which the rule was found.
@@ -331,6 +342,23 @@ impl Decision {
         self.violations.first().map(|violation| violation.code)
     }
 
+    /// Of two refusals of one request, whether this is the one to report: one that only audits admits; what could not be
+    /// looked at might have admitted; and evidence that came close says more than none.
+    pub fn tells_more(&self, other: &Self) -> bool {
+        fn rank(decision: &Decision) -> (bool, bool, u8) {
+            let closeness = match decision.code() {
+                Some(Code::OtherDigest) => 5,
+                Some(Code::UntrustedAttestor) => 4,
+                Some(Code::OtherPurpose) => 3,
+                Some(Code::Unsigned | Code::DigestNotPinned) => 2,
+                Some(Code::NameNotProven | Code::DeniedByRule | Code::TagNotAdmitted) => 1,
+                _ => 0,
+            };
+            (decision.audit_only, decision.verdict == Verdict::Inconclusive, closeness)
+        }
+        rank(self) > rank(other)
+    }
+
     /// The one line that a person sees, at most [`limits::MESSAGE_CHARS`] characters:
     /// verdict and code first, what was found, what to do, and under which `id` `pullgate why` has more.
     pub fn message(&self, id: Option<&str>) -> String {
@@ -343,9 +371,10 @@ impl Decision {
             None => ":".to_owned(),
         };
         let tail = id.map(|id| format!(" On node: pullgate why {id}")).unwrap_or_default();
-        let fix = match violation.fix.as_str() {
+        // What the rule's author says is about this very case; what is generated fits every one.
+        let fix = match self.advice.as_deref().unwrap_or(&violation.fix) {
             "" => String::new(),
-            fix => format!(" Fix: {}.", sanitize(fix, 72)),
+            fix => format!(" Fix: {}.", sanitize(fix.trim_end_matches('.'), limits::ADVICE_CHARS)),
         };
         let used = [&head, &rule, &fix, &tail].iter().map(|part| part.chars().count()).sum::<usize>();
         let room = limits::MESSAGE_CHARS.saturating_sub(used + 2);
@@ -444,6 +473,17 @@ mod tests {
             proptest::prop_assert!(message.starts_with(&head) && message.ends_with(&tail), "{}", message);
             proptest::prop_assert_eq!(sanitize(&message, limits::MESSAGE_CHARS), message);
         }
+    }
+
+    #[test]
+    fn the_advice_of_the_rules_author_stands_where_the_mend_does() {
+        let violation = Violation { code: Code::Unsigned, found: "no signature".into(), fix: "sign it".into() };
+        let mut decision = Decision { advice: Some("ask #release.".into()), ..Decision::refused(violation) };
+        assert_eq!(decision.message(None), "DENY PG101: no signature. Fix: ask #release.");
+        decision.advice = Some("x".repeat(limits::ADVICE_CHARS));
+        assert!(decision.message(None).ends_with(&format!("Fix: {}.", "x".repeat(limits::ADVICE_CHARS))));
+        decision.advice = Some("x".repeat(limits::ADVICE_CHARS + 1));
+        assert!(decision.message(None).ends_with("xx…."));
     }
 
     #[test]

@@ -1,22 +1,27 @@
 //! From a subject and its findings to a decision. Total: every path ends in a decision, and the last one denies.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Mode, Policy, Requirement, Rule,
     decision::{Code, Decision, Verdict, Violation},
+    governing::{Base, Governing, Way},
+    scope::TagPattern,
+    shortfall::{name_of, short},
+    signers::Matching,
 };
 use crate::{
-    evidence::{Asked, Cause, Gap},
-    image::{Digest, Repository, sanitize},
+    evidence::{Asked, Gap},
+    image::{Digest, Reference, Repository, sanitize},
     limits,
-    trust::Attestor,
     verify::{Unusable, Vouched},
 };
 
-/// What is decided about: a digest, under a name.
+pub use super::shortfall::gap_violation;
+
+/// What is decided about: a digest, under a name, as far as the gate knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The manifest or index.
@@ -25,6 +30,52 @@ pub struct Subject {
     pub name: Option<Repository>,
     /// Where the name comes from.
     pub origin: Origin,
+    /// The tag that was asked for.
+    pub tag: Tag,
+    /// The Kubernetes namespace that it is for. Unknown to a gate before the start: then it is enough that it would be
+    /// admitted into some namespace on this node.
+    pub namespace: Option<String>,
+}
+
+impl Subject {
+    /// `digest` under `name`, asked for without a tag.
+    pub fn new(digest: Digest, name: Option<Repository>, origin: Origin) -> Self {
+        Self { digest, name, origin, tag: Tag::None, namespace: None }
+    }
+
+    /// The same with what is known about its tag.
+    #[must_use]
+    pub fn tagged(self, tag: Tag) -> Self {
+        Self { tag, ..self }
+    }
+
+    /// The same for a namespace.
+    #[must_use]
+    pub fn in_namespace(self, namespace: Option<String>) -> Self {
+        Self { namespace, ..self }
+    }
+}
+
+/// Which tag was asked for. A rule that admits some tags only admits nothing that came without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// None: it was asked for by its digest.
+    #[default]
+    None,
+    /// This one.
+    Is(String),
+    /// The gate cannot know: containerd keeps no tag with content. The resolve and the start gate do.
+    NotKept,
+}
+
+impl From<&Reference> for Tag {
+    /// Beside a digest a tag is anybody's word: nobody looks where it points to.
+    fn from(asked: &Reference) -> Self {
+        match asked.digest {
+            Some(_) => Self::None,
+            None => Self::Is(asked.tag.clone().unwrap_or_else(|| "latest".to_owned())),
+        }
+    }
 }
 
 /// Where a name comes from. A name is not an origin: only what containerd noted when it fetched proves one.
@@ -54,10 +105,10 @@ impl Origin {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each subject, and short-lived")]
 pub enum Answer<'p> {
-    /// The rule settles it.
+    /// The rules settle it.
     Settled(Decision),
-    /// The rule needs evidence; see [`Policy::evaluate`].
-    NeedsEvidence(&'p Rule),
+    /// The rules need evidence; see [`Policy::evaluate`].
+    NeedsEvidence(Governing<'p>),
 }
 
 /// All that is known about a subject once its evidence was gathered and verified.
@@ -78,29 +129,130 @@ pub struct Findings {
 impl Policy {
     /// What the policy says about `subject` on a node with `labels` at `now`.
     pub fn ask(&self, subject: &Subject, labels: &BTreeMap<String, String>, now: Timestamp) -> Answer<'_> {
-        for exempt in &self.exempt {
-            let named = || subject.origin.proves_name() && self.exempts_name(&exempt.insecure_images, subject);
-            if exempt.digests.contains(&subject.digest) || named() {
-                return Answer::Settled(Decision {
-                    verdict: Verdict::Allow,
-                    rule: Some(exempt.name.clone()),
-                    rule_at: self.at(exempt.line),
-                    ..self.about(subject)
-                });
+        let governing = self.governing(subject, labels);
+        let mut best: Option<Decision> = None;
+        for way in &governing.ways {
+            match self.along(way, subject, None, now) {
+                None => return Answer::NeedsEvidence(governing),
+                Some(decision) if decision.verdict == Verdict::Allow => return Answer::Settled(decision),
+                Some(decision) => best = Some(better(best, decision)),
             }
         }
-        let rule = self.select(subject.name.as_ref(), labels);
-        let refused = |code, found: String, fix: &str| {
-            let violation = Violation { code, found, fix: fix.to_owned() };
-            Answer::Settled(Decision {
-                verdict: code.verdict(),
-                violations: vec![violation],
-                valid_until: None,
-                ..self.under(rule, subject, now)
+        Answer::Settled(best.unwrap_or_default())
+    }
+
+    /// The decision that `findings` lead to under what governs `subject`.
+    ///
+    /// More evidence never makes it stricter and less never laxer: an allow needs vouching signers only, and neither
+    /// unusable evidence nor a gap beside them counts against them.
+    pub fn evaluate(
+        &self,
+        governing: &Governing<'_>,
+        subject: &Subject,
+        findings: &Findings,
+        now: Timestamp,
+    ) -> Decision {
+        let satisfied = governing.ways.iter().find(|way| self.satisfied_along(way, subject, &findings.vouched));
+        if let Some(decision) = satisfied.and_then(|way| self.along(way, subject, Some(findings), now)) {
+            return decision;
+        }
+        let ways = governing.ways.iter().filter_map(|way| self.along(way, subject, Some(findings), now));
+        let refusal = ways.fold(None, |best, decision| Some(better(best, decision))).unwrap_or_default();
+        match refusal.verdict {
+            // What was looked at once is not looked at again for every layer.
+            Verdict::Deny => {
+                let soon = now.checked_add(limits::ABSENT_LIFE).ok();
+                Decision { valid_until: refusal.valid_until.or(soon), ..refusal }
+            }
+            _ => refusal,
+        }
+    }
+
+    /// Whether `vouched` are enough to admit `subject`.
+    pub fn satisfied(&self, governing: &Governing<'_>, subject: &Subject, vouched: &[Vouched]) -> bool {
+        governing.ways.iter().any(|way| self.satisfied_along(way, subject, vouched))
+    }
+
+    /// `decided`, which holds for what governs alike, in the words of `governing` and of this policy.
+    pub fn restate(&self, decided: Decision, governing: &Governing<'_>, subject: &Subject, now: Timestamp) -> Decision {
+        let of_rule = |rule: &Rule| self.under(rule, subject, now);
+        let named = |name: &String| {
+            let rule = governing.rules().into_iter().find(|rule| rule.name == *name).map(of_rule);
+            rule.or_else(|| {
+                governing.exempt().filter(|exempt| exempt.name == *name).map(|it| self.exempted(it, subject))
             })
         };
+        let Some(Decision { rule, rule_at, contact, advice, audit_only, revision, .. }) =
+            decided.rule.as_ref().and_then(named)
+        else {
+            return Decision { revision: self.revision.clone(), ..decided };
+        };
+        Decision { rule, rule_at, contact, advice, audit_only, revision, ..decided }
+    }
+
+    fn satisfied_along(&self, way: &Way<'_>, subject: &Subject, vouched: &[Vouched]) -> bool {
+        let has_tag = match way.base {
+            Base::Rule(_, Some(tags)) => subject.has_tag_of(tags),
+            _ => true,
+        };
+        has_tag
+            && way.rules().all(|rule| match &rule.require {
+                Requirement::Deny => false,
+                Requirement::InsecureAcceptAnything => subject.origin.proves_name(),
+                Requirement::Of(group) => Matching::of(group, &self.attestors, subject, vouched).met,
+            })
+    }
+
+    /// The decision along one way, if it can be told without evidence or there are `findings`.
+    fn along(&self, way: &Way<'_>, subject: &Subject, findings: Option<&Findings>, now: Timestamp) -> Option<Decision> {
+        let base = match way.base {
+            Base::Exempt(exempt) => Some(self.exempted(exempt, subject)),
+            Base::Rule(rule, tags) => self.by_rule(rule, tags.unwrap_or_default(), subject, findings, now),
+        };
+        let floors = way.floors.iter().map(|floor| self.by_rule(floor, &[], subject, findings, now));
+        let parts: Vec<Option<Decision>> = std::iter::once(base).chain(floors).collect();
+        let refused = |part: &&Option<Decision>| part.as_ref().is_some_and(|part| severity(part) == REFUSED);
+        if parts.iter().any(|part| part.is_none()) && !parts.iter().any(|part| refused(&part)) {
+            return None;
+        }
+        let decision = together(parts.into_iter().flatten().collect());
+        let Some(findings) = findings else { return Some(decision) };
+        Some(Decision { grounds: self.grounds(way, subject, findings, now), ..decision })
+    }
+
+    fn by_rule(
+        &self,
+        rule: &Rule,
+        tags: &[TagPattern],
+        subject: &Subject,
+        findings: Option<&Findings>,
+        now: Timestamp,
+    ) -> Option<Decision> {
+        let refused = |code: Code, found: String, fix: &str| {
+            let violation = Violation { code, found: told(&found), fix: fix.to_owned() };
+            let (verdict, violations) = (code.verdict(), vec![violation]);
+            Some(Decision { verdict, violations, valid_until: None, ..self.under(rule, subject, now) })
+        };
+        if !tags.is_empty() && !subject.has_tag_of(tags) {
+            let admitted = tags.iter().take(limits::NAMES_TOLD).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let found = match &subject.tag {
+                Tag::Is(tag) => format!("the tag is {tag}, and the rule admits {admitted}"),
+                _ => format!("asked for by digest, and the rule admits the tags {admitted}"),
+            };
+            return refused(Code::TagNotAdmitted, found, "ask for a tag that the rule admits, or change the rule");
+        }
         match &rule.require {
-            Requirement::AtLeast { .. } => Answer::NeedsEvidence(rule),
+            Requirement::Of(group) => {
+                let pinned = group.is_met(&subject.digest, &|_| false);
+                if pinned {
+                    return Some(Decision { verdict: Verdict::Allow, ..self.under(rule, subject, now) });
+                }
+                if !group.is_met(&subject.digest, &|_| true) {
+                    let found = format!("{} is not one of the digests that the rule pins", name_of(subject));
+                    return refused(Code::DigestNotPinned, found, "pin the digest in the rule");
+                }
+                findings.map(|findings| self.by_evidence(rule, group, subject, findings, now))
+            }
             Requirement::Deny if rule.images.is_empty() => {
                 let found = match &subject.name {
                     Some(name) => format!("no rule is about {name}, and the default denies"),
@@ -112,7 +264,7 @@ impl Policy {
                 refused(Code::DeniedByRule, format!("the rule denies {}", name_of(subject)), "change the rule")
             }
             Requirement::InsecureAcceptAnything if subject.origin.proves_name() => {
-                Answer::Settled(Decision { verdict: Verdict::Allow, ..self.under(rule, subject, now) })
+                Some(Decision { verdict: Verdict::Allow, ..self.under(rule, subject, now) })
             }
             Requirement::InsecureAcceptAnything => refused(
                 Code::NameNotProven,
@@ -122,24 +274,25 @@ impl Policy {
         }
     }
 
-    fn exempts_name(&self, patterns: &[super::scope::Pattern], subject: &Subject) -> bool {
-        subject.name.as_ref().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
-    }
-
-    /// The decision that `findings` lead to under `rule`.
-    ///
-    /// More evidence never makes it stricter and less never laxer: an allow needs vouching signers only, and neither
-    /// unusable evidence nor a gap beside them counts against them.
-    pub fn evaluate(&self, rule: &Rule, subject: &Subject, findings: &Findings, now: Timestamp) -> Decision {
-        let decision =
-            Decision { grounds: self.grounds(rule, subject, findings, now), ..self.under(rule, subject, now) };
-        if let Some(attestors) = self.satisfied(rule, subject, &findings.vouched) {
+    fn by_evidence(
+        &self,
+        rule: &Rule,
+        group: &super::Group,
+        subject: &Subject,
+        findings: &Findings,
+        now: Timestamp,
+    ) -> Decision {
+        let decision = self.under(rule, subject, now);
+        let matching = Matching::of(group, &self.attestors, subject, &findings.vouched);
+        if matching.met {
+            let attestors = matching.signers.keys().filter_map(|at| self.attestors.get(*at));
+            let attestors = attestors.map(|attestor| attestor.name.clone()).collect();
             return Decision { verdict: Verdict::Allow, attestors, ..decision };
         }
         let mut violations: Vec<Violation> = findings.gaps.iter().map(gap_violation).collect();
-        violations.push(self.shortfall(rule, subject, findings));
+        violations.push(self.shortfall(group, &matching, subject, findings));
         for text in violations.iter_mut().flat_map(|violation| [&mut violation.found, &mut violation.fix]) {
-            *text = sanitize(text, limits::VIOLATION_CHARS);
+            *text = told(text);
         }
         let verdict = violations.first().map_or(Verdict::Deny, |violation| violation.code.verdict());
         let valid_until = match verdict {
@@ -149,65 +302,9 @@ impl Policy {
         Decision { verdict, violations, valid_until, ..decision }
     }
 
-    /// `decided`, which holds for every rule of the same content, in the words of `rule` and of this policy.
-    pub fn restate(&self, decided: Decision, rule: &Rule, subject: &Subject, now: Timestamp) -> Decision {
-        let Decision { rule, rule_at, contact, audit_only, revision, .. } = self.under(rule, subject, now);
-        Decision { rule, rule_at, contact, audit_only, revision, ..decided }
-    }
-
-    /// The attestors that meet `rule` for `subject`, each by a signer of its own.
-    pub fn satisfied(&self, rule: &Rule, subject: &Subject, vouched: &[Vouched]) -> Option<Vec<String>> {
-        let Requirement::AtLeast { count, .. } = &rule.require else { return None };
-        let attestors = self.attestors_of(rule);
-        let matched = distinct_signers(&attestors, subject, vouched);
-        (*count > 0 && matched.len() >= *count).then_some(matched)
-    }
-
-    fn shortfall(&self, rule: &Rule, subject: &Subject, findings: &Findings) -> Violation {
-        let required = self.attestors_of(rule);
-        let have = distinct_signers(&required, subject, &findings.vouched);
-        let missing = required.iter().filter(|attestor| !have.contains(&attestor.name));
-        let missing = listed(missing.map(|attestor| format!("\"{}\"", attestor.name)));
-        let fix = format!("sign {} with {missing}", short(&subject.digest));
-        let pieces = findings.unusable.len() + findings.vouched.len();
-        for unusable in &findings.unusable {
-            match unusable {
-                Unusable::OtherDigest(attestor) => {
-                    let found = format!("the signature by \"{attestor}\" is about another digest");
-                    return Violation { code: Code::OtherDigest, found, fix };
-                }
-                Unusable::OtherPurpose(attestor, purpose) => {
-                    let purpose = sanitize(&purpose.to_string(), limits::GROUNDS_CHARS);
-                    let found = format!("\"{attestor}\" signed a {purpose}, which it may not sign or nobody asked for");
-                    return Violation { code: Code::OtherPurpose, found, fix };
-                }
-                Unusable::OtherAnnotations(attestor) => {
-                    let found =
-                        format!("the signature by \"{attestor}\" lacks the annotations that the policy asks for");
-                    return Violation { code: Code::OtherPurpose, found, fix };
-                }
-                Unusable::UntrustedSigner | Unusable::Malformed(_) => {}
-            }
-        }
-        match pieces {
-            0 if subject.name.is_none() => Violation {
-                code: Code::Unsigned,
-                found: format!(
-                    "{} came without a name, hence no registry to look for signatures in",
-                    short(&subject.digest)
-                ),
-                fix: "pull it from a registry, or exempt the digest".to_owned(),
-            },
-            0 => Violation { code: Code::Unsigned, found: format!("no signature for {}", name_of(subject)), fix },
-            n => {
-                let others = match findings.others.is_empty() {
-                    true => String::new(),
-                    false => format!(" (found {})", listed(findings.others.iter().cloned())),
-                };
-                let found = format!("{n} signature{}, none by {missing}{others}", if n == 1 { "" } else { "s" });
-                Violation { code: Code::UntrustedAttestor, found, fix }
-            }
-        }
+    fn exempted(&self, exempt: &super::Exempt, subject: &Subject) -> Decision {
+        let (rule, rule_at) = (Some(exempt.name.clone()), self.at(exempt.line));
+        Decision { verdict: Verdict::Allow, rule, rule_at, ..self.about(subject) }
     }
 
     fn about(&self, subject: &Subject) -> Decision {
@@ -226,12 +323,13 @@ impl Policy {
     fn under(&self, rule: &Rule, subject: &Subject, now: Timestamp) -> Decision {
         let recheck = SignedDuration::try_from(limits::RECHECK_AFTER).unwrap_or_default();
         let recheck = now.checked_add(recheck).ok();
+        let words = |text: &Option<String>, most| text.as_ref().map(|text| sanitize(text, most));
         Decision {
             rule: Some(rule.name.clone()),
             rule_at: self.at(rule.line),
-            contact: rule.contact.as_ref().map(|contact| sanitize(contact, limits::GROUNDS_CHARS)),
-            // A rule that only audits admits by its scope, and a scope that only an archive claims admits nothing.
-            audit_only: subject.origin.proves_name() && !rule.mode.enforces(now),
+            contact: words(&rule.contact, limits::CONTACT_CHARS),
+            advice: words(&rule.message, limits::RULE_MESSAGE_CHARS),
+            audit_only: subject.audits(rule, now),
             valid_until: match rule.mode {
                 Mode::Audit(Some(until)) if until > now => recheck.min(Some(until)),
                 _ => recheck,
@@ -241,104 +339,63 @@ impl Policy {
     }
 }
 
-/// The names, as many as a person reads.
-fn listed(mut names: impl Iterator<Item = String>) -> String {
-    let told: Vec<String> = names.by_ref().take(limits::NAMES_TOLD).collect();
-    match names.count() {
-        0 => told.join(", "),
-        more => format!("{} and {more} more", told.join(", ")),
+fn told(text: &str) -> String {
+    sanitize(text, limits::VIOLATION_CHARS)
+}
+
+/// A refusal that nothing else can soften.
+const REFUSED: u8 = 3;
+
+/// How much a decision stands in the way: not at all, only on paper, until it can be told, or for good.
+fn severity(decision: &Decision) -> u8 {
+    match decision.verdict {
+        Verdict::Allow => 0,
+        _ if decision.audit_only => 1,
+        Verdict::Inconclusive => 2,
+        Verdict::Deny => REFUSED,
     }
 }
 
-fn name_of(subject: &Subject) -> String {
-    match &subject.name {
-        Some(name) => format!("{name}@{}", short(&subject.digest)),
-        None => short(&subject.digest),
-    }
-}
-
-fn short(digest: &Digest) -> String {
-    format!("sha256:{}…", &digest.hex()[..12])
-}
-
-/// The violation that `gap` is.
-pub fn gap_violation(gap: &Gap) -> Violation {
-    let (code, fix) = match &gap.cause {
-        Cause::Unauthorized => {
-            (Code::RegistryUnauthorized, "give the node read access, or put signatures where it has")
+/// Of two ways of which one is enough, what is told.
+fn better(best: Option<Decision>, decision: Decision) -> Decision {
+    match best {
+        Some(best)
+            if best.verdict == Verdict::Allow || decision.verdict != Verdict::Allow && !decision.tells_more(&best) =>
+        {
+            best
         }
-        Cause::Throttled => (Code::RegistryThrottled, ""),
-        Cause::Unreachable(_) | Cause::NotAsked => (Code::RegistryUnreachable, ""),
-        Cause::Misbehaved(_) => (Code::RegistryMisbehaved, "look at the registry"),
-        Cause::TooLarge(_) => (Code::EvidenceTooLarge, "remove signatures that nobody needs"),
-        Cause::NotAllowed(_) => (Code::RegistryNotAllowed, "name the registry in config.toml"),
+        _ => decision,
+    }
+}
+
+/// What the decisions come to of which every one must allow: the first one's, or the one that most stands in the way.
+fn together(mut parts: Vec<Decision>) -> Decision {
+    let Some(worst) = (0..parts.len()).min_by_key(|at| Reverse(severity(&parts[*at]))) else {
+        return Decision::default();
     };
-    Violation { code, found: format!("{}: {}", with_short_digests(&gap.place), gap.cause), fix: fix.to_owned() }
-}
-
-/// `place` with 12 digits of each digest: a person reads what is behind it, and `why` has it whole.
-fn with_short_digests(place: &str) -> String {
-    const WHOLE: usize = 64;
-    let mut text = String::with_capacity(place.len());
-    let mut rest = place;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_hexdigit()) {
-        let (before, from) = rest.split_at(start);
-        let (digits, after) = from.split_at(from.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(from.len()));
-        text.push_str(before);
-        match digits.split_at_checked(12) {
-            Some((first, _)) if digits.len() == WHOLE => text.extend([first, "…"]),
-            _ => text.push_str(digits),
-        }
-        rest = after;
+    let until = parts.iter().filter_map(|part| part.valid_until).min();
+    let decision = parts.swap_remove(worst);
+    let valid_until = match decision.verdict {
+        Verdict::Inconclusive => None,
+        _ if decision.valid_until.is_none() && severity(&decision) == REFUSED => None,
+        _ => until,
+    };
+    let mut attestors = decision.attestors;
+    let mut violations = decision.violations;
+    for part in &parts {
+        let new = |name: &&String| !attestors.contains(name);
+        let more: Vec<String> = part.attestors.iter().filter(new).cloned().collect();
+        attestors.extend(more);
+        let rule = part.rule.as_deref().unwrap_or_default();
+        violations.extend(part.violations.iter().map(|violation| Violation {
+            found: told(&format!("rule \"{rule}\" as well: {}", violation.found)),
+            ..violation.clone()
+        }));
     }
-    text + rest
-}
-
-/// The largest set of `attestors` to which distinct keys that vouch for `subject` can be assigned, by name.
-///
-/// A maximum bipartite matching by augmenting paths: with overlapping attestors, who counts as whom matters.
-pub(super) fn distinct_signers(attestors: &[&Attestor], subject: &Subject, vouched: &[Vouched]) -> Vec<String> {
-    let counts = |attestor: &Attestor, vouched: &Vouched| counts(attestor, subject, vouched);
-    let mut owner: BTreeMap<Digest, usize> = BTreeMap::new();
-    for i in 0..attestors.len() {
-        let mut seen = std::collections::BTreeSet::new();
-        assign(i, attestors, vouched, &counts, &mut owner, &mut seen);
+    if decision.verdict != Verdict::Allow {
+        attestors.clear();
     }
-    let mut matched: Vec<usize> = owner.into_values().collect();
-    matched.sort_unstable();
-    matched.into_iter().filter_map(|i| attestors.get(i)).map(|attestor| attestor.name.clone()).collect()
-}
-
-/// Whether `vouched` is `attestor`'s word for `subject`.
-pub(super) fn counts(attestor: &Attestor, subject: &Subject, vouched: &Vouched) -> bool {
-    vouched.attestor() == attestor.name
-        && *vouched.digest() == subject.digest
-        && attestor.may_sign.contains(vouched.purpose())
-}
-
-fn assign(
-    i: usize,
-    attestors: &[&Attestor],
-    vouched: &[Vouched],
-    counts: &dyn Fn(&Attestor, &Vouched) -> bool,
-    owner: &mut BTreeMap<Digest, usize>,
-    seen: &mut std::collections::BTreeSet<Digest>,
-) -> bool {
-    let Some(attestor) = attestors.get(i) else { return false };
-    for key in vouched.iter().filter(|vouched| counts(attestor, vouched)).map(|vouched| *vouched.key()) {
-        if !seen.insert(key) {
-            continue;
-        }
-        let free = match owner.get(&key) {
-            None => true,
-            Some(other) => assign(*other, attestors, vouched, counts, owner, seen),
-        };
-        if free {
-            owner.insert(key, i);
-            return true;
-        }
-    }
-    false
+    Decision { attestors, violations, valid_until, ..decision }
 }
 
 #[cfg(test)]

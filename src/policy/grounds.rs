@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Policy, Requirement, Rule,
-    evaluate::{Findings, Subject, counts, distinct_signers},
+    Group, Member, Policy, Requirement, Rule,
+    evaluate::{Findings, Subject},
+    governing::{Base, Way},
+    signers::{Matching, counts},
 };
 use crate::{
     evidence::Asked,
     image::{Digest, sanitize},
     limits,
-    trust::{Attestor, Purpose},
+    trust::Purpose,
     verify::{Unusable, Vouched},
 };
 
@@ -25,9 +27,10 @@ pub struct Grounds {
     /// When the evidence was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub looked_at: Option<Timestamp>,
-    /// How many of `required` must have vouched.
+    /// How many members of the rule's requirement must be met.
     pub needed: u32,
-    /// The attestors that the rule names, those who vouched first.
+    /// What the rule requires, and after it what every floor does, as a tree: a group stands before its members, and of
+    /// these what is met comes first.
     pub required: Vec<Required>,
     /// Where evidence was looked for, and what came back.
     pub asked: Vec<Asked>,
@@ -37,14 +40,60 @@ pub struct Grounds {
     pub omitted: u32,
 }
 
-/// An attestor that the rule names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One member of a requirement: an attestor, pinned digests or a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
-    /// Its name.
+    /// The attestor's name, or the floor's whose requirement this is. Empty for other groups and for digests.
     pub attestor: String,
     /// How it vouched for the image, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vouched: Option<Vouching>,
+    /// Where it stands in the tree: the second member of the first group is `[0, 1]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<u32>,
+    /// What it is, where it is no attestor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// What a member of a requirement is that is no attestor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// A group of members that follow.
+    Group {
+        /// How many of them must be met.
+        needed: u32,
+        /// Whether they are.
+        met: bool,
+    },
+    /// So many digests, of which one is the image's.
+    Digests {
+        /// How many.
+        listed: u32,
+        /// Whether it is.
+        met: bool,
+    },
+    /// A floor that has no members: it denies, or asks for a proven name.
+    Floor {
+        /// Whether it is met.
+        met: bool,
+    },
+}
+
+impl Required {
+    /// Whether it is what a floor requires, of which every one counts beside the rule.
+    pub fn is_floor(&self) -> bool {
+        self.part.is_some() && !self.attestor.is_empty()
+    }
+
+    /// Whether it is met.
+    pub fn is_met(&self) -> bool {
+        match self.part {
+            None => self.vouched.is_some(),
+            Some(Part::Group { met, .. } | Part::Digests { met, .. } | Part::Floor { met }) => met,
+        }
+    }
 }
 
 /// A signature that counts.
@@ -113,7 +162,7 @@ impl Required {
     fn bytes(&self) -> usize {
         let vouched = self.vouched.as_ref();
         let texts = vouched.map_or(0, |v| v.place.len() + v.predicate.as_ref().map_or(0, String::len));
-        size_of::<Self>() + self.attestor.len() + texts
+        size_of::<Self>() + self.attestor.len() + size_of_val(self.at.as_slice()) + texts
     }
 }
 
@@ -128,32 +177,104 @@ fn asked_bytes(asked: &Asked) -> usize {
 }
 
 impl Policy {
-    /// What the decision about `subject` under `rule` rests on.
-    pub(super) fn grounds(&self, rule: &Rule, subject: &Subject, findings: &Findings, now: Timestamp) -> Grounds {
-        let Requirement::AtLeast { count: needed, .. } = &rule.require else { return Grounds::default() };
+    /// What the decision about `subject` along `way` rests on.
+    pub(super) fn grounds(&self, way: &Way<'_>, subject: &Subject, findings: &Findings, now: Timestamp) -> Grounds {
         let name = subject.name.as_ref().map(ToString::to_string).unwrap_or_default();
-        let attestors = self.attestors_of(rule);
-        let signers = distinct_signers(&attestors, subject, &findings.vouched);
-        let required = |attestor: &&Attestor| {
-            let counts = |vouched: &&Vouched| signers.contains(&attestor.name) && counts(attestor, subject, vouched);
-            let vouched = findings.vouched.iter().find(counts);
-            let vouched = vouched.map(|vouched| Vouching {
-                key: *vouched.key(),
-                predicate: match vouched.purpose() {
-                    Purpose::Signature => None,
-                    Purpose::Predicate(uri) => Some(sanitize(uri, limits::GROUNDS_CHARS)),
-                },
-                place: without(&name, vouched.place()),
-            });
-            Required { attestor: sanitize(&attestor.name, limits::GROUNDS_CHARS), vouched }
-        };
-        let mut required: Vec<Required> = attestors.iter().map(required).collect();
-        required.sort_by_key(|required| required.vouched.is_none());
+        let mut tree = Tree { policy: self, subject, findings, name: &name, required: Vec::new() };
+        let mut needed = 0;
+        if let Base::Rule(Rule { require: Requirement::Of(group), .. }, _) = way.base {
+            needed = count(group.count);
+            let matching = Matching::of(group, &self.attestors, subject, &findings.vouched);
+            tree.members(group, &matching, &[]);
+        }
+        let first = count(tree.required.iter().filter(|required| required.at.len() == 1).count());
+        for (number, floor) in (first..).zip(&way.floors) {
+            tree.floor(floor, number);
+        }
+        let required = tree.required;
+        if required.is_empty() {
+            return Grounds::default();
+        }
         let asked =
             findings.asked.iter().map(|asked| Asked { repository: without(&name, &asked.repository), ..asked.clone() });
         let (uncounted, omitted) = uncounted(&findings.unusable);
-        Grounds { looked_at: Some(now), needed: count(*needed), required, asked: asked.collect(), uncounted, omitted }
-            .bounded()
+        Grounds { looked_at: Some(now), needed, required, asked: asked.collect(), uncounted, omitted }.bounded()
+    }
+}
+
+/// What is required, as it is told.
+struct Tree<'a> {
+    policy: &'a Policy,
+    subject: &'a Subject,
+    findings: &'a Findings,
+    /// The image's name.
+    name: &'a str,
+    required: Vec<Required>,
+}
+
+impl Tree<'_> {
+    fn members(&mut self, group: &Group, matching: &Matching, before: &[u32]) {
+        let digest = &self.subject.digest;
+        let vouches = |at: usize| matching.signers.contains_key(&at);
+        let mut members: Vec<(bool, &Member)> =
+            group.of.iter().map(|member| (member.is_met(digest, &vouches), member)).collect();
+        members.sort_by_key(|(met, _)| !met);
+        for (number, (met, member)) in (0..).zip(members) {
+            let at = [before, &[number]].concat();
+            match member {
+                Member::Attestor(attestor) => self.attestor(*attestor, matching, at),
+                Member::Digests(digests) => {
+                    let part = Some(Part::Digests { listed: count(digests.len()), met });
+                    self.required.push(Required { at, part, ..Required::default() });
+                }
+                Member::Group(group) => {
+                    let part = Some(Part::Group { needed: count(group.count), met });
+                    self.required.push(Required { at: at.clone(), part, ..Required::default() });
+                    self.members(group, matching, &at);
+                }
+            }
+        }
+    }
+
+    fn attestor(&mut self, attestor: usize, matching: &Matching, at: Vec<u32>) {
+        let Some(known) = self.policy.attestors.get(attestor) else { return };
+        let signer = matching.signers.get(&attestor);
+        let by_signer = |v: &&Vouched| Some(v.key()) == signer && counts(known, self.subject, v);
+        let vouched = self.findings.vouched.iter().find(by_signer).map(|vouched| Vouching {
+            key: *vouched.key(),
+            predicate: match vouched.purpose() {
+                Purpose::Signature => None,
+                Purpose::Predicate(uri) => Some(sanitize(uri, limits::GROUNDS_CHARS)),
+            },
+            place: without(self.name, vouched.place()),
+        });
+        self.required.push(Required {
+            attestor: sanitize(&known.name, limits::GROUNDS_CHARS),
+            vouched,
+            at,
+            part: None,
+        });
+    }
+
+    fn floor(&mut self, floor: &Rule, number: u32) {
+        let mut row = Required {
+            attestor: sanitize(&floor.name, limits::GROUNDS_CHARS),
+            at: vec![number],
+            ..Required::default()
+        };
+        match &floor.require {
+            Requirement::Of(group) => {
+                let matching = Matching::of(group, &self.policy.attestors, self.subject, &self.findings.vouched);
+                row.part = Some(Part::Group { needed: count(group.count), met: matching.met });
+                self.required.push(row);
+                self.members(group, &matching, &[number]);
+            }
+            Requirement::Deny => self.required.push(Required { part: Some(Part::Floor { met: false }), ..row }),
+            Requirement::InsecureAcceptAnything => {
+                let met = self.subject.origin.proves_name();
+                self.required.push(Required { part: Some(Part::Floor { met }), ..row });
+            }
+        }
     }
 }
 

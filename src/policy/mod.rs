@@ -5,21 +5,27 @@
 pub mod decision;
 mod document;
 pub mod evaluate;
+pub mod governing;
 pub mod grounds;
+mod index;
+pub mod requirement;
 pub mod scope;
+mod shortfall;
+mod signers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-pub use document::ReadKey;
+pub use document::{KEYS, ReadKey};
+pub use requirement::{Group, Member, Requirement};
 
 use crate::{
-    evidence::Formats,
-    image::{Digest, Repository},
-    trust::{Attestor, Purpose},
+    image::{Digest, Host},
+    trust::Attestor,
 };
-use scope::{NodeSelector, Pattern, Scope};
+use index::{Index, Rules};
+use scope::{NodeSelector, Pattern, TagPattern};
 
 /// A policy that was read and checked in full.
 #[derive(Debug)]
@@ -30,12 +36,25 @@ pub struct Policy {
     pub revision: String,
     /// Who may vouch.
     pub attestors: Vec<Attestor>,
-    /// What each image needs; `select` finds the one that governs.
+    /// What each image needs; the narrowest governs.
     pub rules: Vec<Rule>,
+    /// What images need beside that: every one that is about an image counts, also for what is exempt.
+    pub floors: Vec<Rule>,
     /// What is admitted before any rule is asked.
     pub exempt: Vec<Exempt>,
     /// What governs everything else.
     pub default: Rule,
+    tables: Tables,
+}
+
+/// What finds the rules about an image.
+#[derive(Debug, Default)]
+struct Tables {
+    rules: Index<Rules>,
+    floors: Index<Vec<usize>>,
+    exempt_names: Index<Vec<usize>>,
+    exempt_digests: HashMap<Digest, usize>,
+    hosts: Vec<Host>,
 }
 
 /// What images of a scope need.
@@ -49,30 +68,21 @@ pub struct Rule {
     pub content: Digest,
     /// Which images. Empty for the default.
     pub images: Vec<Pattern>,
+    /// The tags that are admitted of the images of a pattern. A pattern that is not in here admits all of them, and
+    /// images that were asked for by digest.
+    pub tags: BTreeMap<Pattern, Vec<TagPattern>>,
     /// Which nodes.
     pub nodes: NodeSelector,
+    /// Which Kubernetes namespaces. Empty: all of them, and whatever is in none.
+    pub namespaces: Vec<String>,
     /// What they need.
     pub require: Requirement,
     /// Whether violations refuse.
     pub mode: Mode,
     /// Who can be asked about the rule.
     pub contact: Option<String>,
-}
-
-/// What an image needs to be admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Requirement {
-    /// Nothing admits.
-    Deny,
-    /// The name is enough. It counts only where containerd itself fetched the content from that registry.
-    InsecureAcceptAnything,
-    /// At least `count` of `of` must vouch, each with a signer of its own.
-    AtLeast {
-        /// How many, at least 1.
-        count: usize,
-        /// Indices into [`Policy::attestors`].
-        of: Vec<usize>,
-    },
+    /// What its author tells who meets a refusal.
+    pub message: Option<String>,
 }
 
 /// Whether a violation refuses.
@@ -109,41 +119,58 @@ pub struct Exempt {
     pub insecure_images: Vec<Pattern>,
 }
 
+/// The parts of a policy, before they are ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) file: String,
+    pub(crate) revision: String,
+    pub(crate) attestors: Vec<Attestor>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) floors: Vec<Rule>,
+    pub(crate) exempt: Vec<Exempt>,
+    pub(crate) default: Rule,
+}
+
+impl From<Parts> for Policy {
+    fn from(parts: Parts) -> Self {
+        let Parts { file, revision, attestors, rules, floors, exempt, default } = parts;
+        let mut tables = Tables::default();
+        for (at, rule) in rules.iter().enumerate() {
+            for pattern in &rule.images {
+                tables.rules.cell(pattern).add(at, &rule.namespaces, &rule.nodes);
+            }
+        }
+        for (at, floor) in floors.iter().enumerate() {
+            floor.images.iter().for_each(|pattern| tables.floors.cell(pattern).push(at));
+        }
+        for (at, exempt) in exempt.iter().enumerate() {
+            exempt.insecure_images.iter().for_each(|pattern| tables.exempt_names.cell(pattern).push(at));
+            exempt.digests.iter().for_each(|digest| {
+                tables.exempt_digests.entry(*digest).or_insert(at);
+            });
+        }
+        let patterns = tables.rules.iter().map(|(pattern, _)| pattern);
+        let patterns = patterns.chain(tables.floors.iter().map(|(pattern, _)| pattern));
+        let patterns = patterns.chain(tables.exempt_names.iter().map(|(pattern, _)| pattern));
+        let mut seen = std::collections::HashSet::new();
+        tables.hosts = patterns.filter_map(Pattern::host).filter(|host| seen.insert(*host)).cloned().collect();
+        Self { file, revision, attestors, rules, floors, exempt, default, tables }
+    }
+}
+
 impl Policy {
-    /// The rule that governs `repository` on a node with `labels`: the narrowest that matches, else the default.
-    pub fn select(&self, repository: Option<&Repository>, labels: &BTreeMap<String, String>) -> &Rule {
-        let Some(repository) = repository else { return &self.default };
-        let scopes = self.rules.iter().filter(|rule| rule.nodes.selects(labels)).flat_map(|rule| {
-            let matching = rule.images.iter().filter(|pattern| pattern.matches(repository));
-            matching.map(move |images| (Scope { nodes: &rule.nodes, images }, rule))
-        });
-        scopes.max_by(|(a, _), (b, _)| a.cmp_narrowness(b)).map_or(&self.default, |(_, rule)| rule)
+    /// The registries that a pattern names, each once, so that a name that lost its port can be completed.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.tables.hosts.iter()
+    }
+
+    /// Whether `digest` is exempt.
+    pub fn exempts(&self, digest: &Digest) -> bool {
+        self.tables.exempt_digests.contains_key(digest)
     }
 
     /// The attestors that `rule` names.
     pub fn attestors_of(&self, rule: &Rule) -> Vec<&Attestor> {
-        match &rule.require {
-            Requirement::AtLeast { of, .. } => of.iter().filter_map(|i| self.attestors.get(*i)).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The forms of evidence that could meet `rule`.
-    pub fn formats_for(&self, rule: &Rule) -> Formats {
-        let mut formats = Formats { simple_signing: false, bundle: false, attestation_tag: false };
-        for attestor in self.attestors_of(rule) {
-            let signs = attestor.may_sign.contains(&Purpose::Signature);
-            let attests = attestor.may_sign.iter().any(|purpose| *purpose != Purpose::Signature);
-            formats.bundle |= attestor.formats.bundle;
-            formats.simple_signing |= attestor.formats.simple_signing && signs;
-            formats.attestation_tag |= attestor.formats.attestation_tag && attests;
-        }
-        formats
-    }
-
-    /// The registries that a pattern names, so that a name that lost its port can be completed.
-    pub fn hosts(&self) -> impl Iterator<Item = &crate::image::Host> {
-        let exempt = self.exempt.iter().flat_map(|exempt| &exempt.insecure_images);
-        self.rules.iter().flat_map(|rule| &rule.images).chain(exempt).filter_map(Pattern::host)
+        rule.require.attestors().into_iter().filter_map(|at| self.attestors.get(at)).collect()
     }
 }

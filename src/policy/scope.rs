@@ -1,4 +1,4 @@
-//! Which images and which nodes a rule is about, and which of two rules is the narrower one.
+//! Which images, nodes and Kubernetes namespaces a rule is about, and which of two rules is the narrower one.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
@@ -7,7 +7,7 @@ use crate::image::{Host, Repository};
 /// A pattern over repositories: literal, or ending in `*` (within one path component) or `**` (anything).
 ///
 /// All patterns that match one name are nested, so that "the most specific" is always defined.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     /// None for `**`, which matches every repository of every registry.
     host: Option<Host>,
@@ -16,7 +16,7 @@ pub struct Pattern {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Ending {
+pub(super) enum Ending {
     Anything,
     Component,
     Literal,
@@ -82,8 +82,18 @@ impl Pattern {
         self.host.as_ref()
     }
 
+    /// Whether it matches every image, also one that came without a name.
+    pub fn is_everything(&self) -> bool {
+        self.host.is_none()
+    }
+
+    /// What stands before the wildcard in the path; the whole path where there is none.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Greater is narrower, for two patterns that match one name.
-    fn narrowness(&self) -> (bool, usize, Ending) {
+    pub(super) fn narrowness(&self) -> (bool, usize, Ending) {
         (self.host.is_some(), self.prefix.len(), self.ending)
     }
 }
@@ -99,6 +109,43 @@ impl fmt::Display for Pattern {
             Ending::Component => "*",
             Ending::Anything => "**",
         })
+    }
+}
+
+/// Which tags of the repositories that a pattern means are admitted: one, or all that begin alike.
+///
+/// It only restricts. The rule governs the repository whatever the tag is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TagPattern {
+    prefix: String,
+    any_end: bool,
+}
+
+impl TagPattern {
+    /// Reads a tag, or the beginning of one and `*`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, any_end) = text.strip_suffix('*').map_or((text, false), |prefix| (prefix, true));
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let begins =
+            prefix.is_empty() && any_end || prefix.bytes().next().is_some_and(|b| plain(b) && b != b'.' && b != b'-');
+        match begins && prefix.len() <= 128 && prefix.bytes().all(plain) {
+            true => Ok(Self { prefix: prefix.to_owned(), any_end }),
+            false => Err("not a tag, or the beginning of one and `*`".into()),
+        }
+    }
+
+    /// Whether `tag` is one of those that it means.
+    pub fn matches(&self, tag: &str) -> bool {
+        if self.any_end { tag.starts_with(&self.prefix) } else { tag == self.prefix }
+    }
+}
+
+impl fmt::Display for TagPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix, if self.any_end { "*" } else { "" })
     }
 }
 
@@ -118,9 +165,11 @@ impl NodeSelector {
     }
 }
 
-/// What one rule is about: a selector and one of its patterns.
+/// What one rule is about: namespaces, a selector and one of its patterns.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
+    /// Which Kubernetes namespaces. Empty: all of them, and whatever is in none.
+    pub namespaces: &'a [String],
     /// Which nodes.
     pub nodes: &'a NodeSelector,
     /// Which images.
@@ -128,18 +177,22 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The lexicographic order of rules: a node selector before none, then the longer literal beginning, then
-    /// literal before `*` before `**`. Greater wins.
+    /// The lexicographic order of rules: namespaces before none, then a node selector before none, then the longer literal
+    /// beginning, then literal before `*` before `**`. Greater wins.
     pub fn cmp_narrowness(&self, other: &Self) -> Ordering {
-        let key = |scope: &Self| (!scope.nodes.0.is_empty(), scope.images.narrowness());
+        let key = |scope: &Self| (!scope.namespaces.is_empty(), !scope.nodes.0.is_empty(), scope.images.narrowness());
         key(self).cmp(&key(other))
     }
 
-    /// Whether both could govern one image on one node with neither being narrower.
+    /// Whether both could govern one image in one place with neither being narrower.
     pub fn ties_with(&self, other: &Self) -> bool {
         self.images == other.images
             && self.nodes.0.is_empty() == other.nodes.0.is_empty()
             && self.nodes.overlaps(other.nodes)
+            && match (self.namespaces, other.namespaces) {
+                ([], []) => true,
+                (ours, theirs) => ours.iter().any(|namespace| theirs.contains(namespace)),
+            }
     }
 }
 
@@ -215,15 +268,42 @@ mod tests {
             (NodeSelector([("env".into(), "qa".into())].into()), NodeSelector([("zone".into(), "eu".into())].into()));
         let ordered = ["**", "reg.io/**", "reg.io/p**", "reg.io/p/*", "reg.io/p/x"].map(pattern);
         for pair in ordered.windows(2) {
-            let scope = |images| Scope { nodes: &any, images };
+            let scope = |images| Scope { namespaces: &[], nodes: &any, images };
             assert_eq!(scope(&pair[0]).cmp_narrowness(&scope(&pair[1])), Ordering::Less, "{pair:?}");
         }
         let [wide, narrow] = ["reg.io/**", "reg.io/p/x"].map(pattern);
-        let on_prod = Scope { nodes: &prod, images: &wide };
-        assert_eq!(on_prod.cmp_narrowness(&Scope { nodes: &any, images: &narrow }), Ordering::Greater);
-        assert!(on_prod.ties_with(&Scope { nodes: &eu, images: &wide }));
-        assert!(!on_prod.ties_with(&Scope { nodes: &qa, images: &wide }));
-        assert!(!on_prod.ties_with(&Scope { nodes: &any, images: &wide }));
+        let on_prod = Scope { namespaces: &[], nodes: &prod, images: &wide };
+        assert_eq!(on_prod.cmp_narrowness(&Scope { namespaces: &[], nodes: &any, images: &narrow }), Ordering::Greater);
+        assert!(on_prod.ties_with(&Scope { namespaces: &[], nodes: &eu, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { namespaces: &[], nodes: &qa, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { namespaces: &[], nodes: &any, images: &wide }));
+        let [payments, both] = [vec!["payments".to_owned()], vec!["web".to_owned(), "payments".to_owned()]];
+        let in_payments = Scope { namespaces: &payments, nodes: &any, images: &wide };
+        for other in [on_prod, Scope { namespaces: &[], nodes: &prod, images: &narrow }] {
+            assert_eq!(in_payments.cmp_narrowness(&other), Ordering::Greater);
+            assert!(!in_payments.ties_with(&other) && !other.ties_with(&in_payments));
+        }
+        assert!(in_payments.ties_with(&Scope { namespaces: &both, ..in_payments }));
+        assert!(!in_payments.ties_with(&Scope { namespaces: &both[..1], ..in_payments }));
+        assert!(!in_payments.ties_with(&Scope { images: &narrow, ..in_payments }));
+    }
+
+    #[test]
+    fn a_tag_is_literal_or_begins_alike() {
+        for (text, tag, expected) in [
+            ("latest", "latest", true),
+            ("latest", "latest2", false),
+            ("1.*", "1.3", true),
+            ("1.*", "1.", true),
+            ("1.*", "2.3", false),
+            ("*", "anything", true),
+            ("v1", "V1", false),
+        ] {
+            assert_eq!(TagPattern::parse(text).unwrap().matches(tag), expected, "{text} {tag}");
+        }
+        for text in ["", "-x", ".x*", "a b", "a*b", "a**", "é", &"x".repeat(129)] {
+            assert!(TagPattern::parse(text).is_err(), "{text}");
+        }
     }
 
     proptest::proptest! {
@@ -239,7 +319,7 @@ mod tests {
             }
             if let [a, b] = patterns.as_slice() {
                 let any = NodeSelector::default();
-                let order = Scope { nodes: &any, images: a }.cmp_narrowness(&Scope { nodes: &any, images: b });
+                let order = Scope { namespaces: &[], nodes: &any, images: a }.cmp_narrowness(&Scope { namespaces: &[], nodes: &any, images: b });
                 proptest::prop_assert_eq!(order == Ordering::Equal, a == b);
             }
         }

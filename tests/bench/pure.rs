@@ -35,11 +35,8 @@ pub fn measure() -> Result<Vec<Section>> {
 
 fn signatures() -> Result<Vec<Row>> {
     let signer = Signer::new("/var/tmp/bench-pure.pub")?;
-    let subject = Subject {
-        digest: Digest::of(b"image"),
-        name: Some(format!("{HOST}/bench/app").parse::<Repository>()?),
-        origin: Origin::Fetched,
-    };
+    let repository: Repository = format!("{HOST}/bench/app").parse()?;
+    let subject = Subject::new(Digest::of(b"image"), Some(repository), Origin::Fetched);
     let written = policy::Policy { host: HOST, key: &signer.public, formats: &[] }.document();
     let policy =
         Policy::parse("policy.toml", &written, &|file| std::fs::read_to_string(file).map_err(|e| e.to_string()))?;
@@ -74,11 +71,11 @@ fn signatures() -> Result<Vec<Row>> {
 
 fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
     let now = Timestamp::now();
-    let Answer::NeedsEvidence(rule) = policy.ask(subject, &BTreeMap::new(), now) else { return Verdict::Deny };
+    let Answer::NeedsEvidence(governing) = policy.ask(subject, &BTreeMap::new(), now) else { return Verdict::Deny };
     let vouched =
-        verify(found, &subject.digest, &policy.attestors_of(rule)).into_iter().filter_map(std::result::Result::ok);
+        verify(found, &subject.digest, &governing.attestors(policy)).into_iter().filter_map(std::result::Result::ok);
     let findings = Findings { vouched: vouched.collect(), ..Findings::default() };
-    policy.evaluate(rule, subject, &findings, now).verdict
+    policy.evaluate(&governing, subject, &findings, now).verdict
 }
 
 /// A rule for each of many repositories; which of them governs an image.
@@ -95,7 +92,7 @@ fn rules() -> Result<Vec<Row>> {
     let mut times = Vec::new();
     for _ in 0..5000 {
         let repository: Repository = format!("{HOST}/team-{}/app", draws.below(RULES)).parse()?;
-        let subject = Subject { digest: Digest::of(b"image"), name: Some(repository), origin: Origin::Fetched };
+        let subject = Subject::new(Digest::of(b"image"), Some(repository), Origin::Fetched);
         let begun = Instant::now();
         black_box(policy.ask(black_box(&subject), &BTreeMap::new(), Timestamp::UNIX_EPOCH));
         times.push(begun.elapsed().as_secs_f64());

@@ -74,7 +74,7 @@ impl Node {
 
     fn subject(&self, number: usize) -> Subject {
         let name = Some(self.server.place("app").repository);
-        Subject { digest: Digest::of(&number.to_le_bytes()), name, origin: Origin::Fetched }
+        Subject::new(Digest::of(&number.to_le_bytes()), name, Origin::Fetched)
     }
 
     /// How many images are asked about at once: waits until as many are, and then whether more follow.
@@ -138,7 +138,7 @@ async fn an_index_with_many_children_for_one_node_is_refused() {
         let index = node.server.content().manifest("app", INDEX, list);
         let place = node.server.place("app");
         let name = place.repository.clone();
-        let subjects = |digest| vec![Subject { digest, name: Some(name.clone()), origin: Origin::Fetched }];
+        let subjects = |digest| vec![Subject::new(digest, Some(name.clone()), Origin::Fetched)];
         let decided =
             gate::decide(&node.admission, &node.snapshot, &place, index, Some(INDEX), Asking::Usual, subjects).await;
         let codes: Vec<Code> = decided.decision.violations.iter().map(|violation| violation.code).collect();

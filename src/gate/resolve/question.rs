@@ -4,6 +4,7 @@ use crate::{
     gate::questions::parts,
     image::{Descriptor, Digest, Reference, Repository, sanitize},
     limits,
+    policy::evaluate::Tag,
 };
 
 /// Characters of somebody else's words in a message.
@@ -16,6 +17,8 @@ pub(super) struct Question {
     pub(super) name: String,
     /// The repository that containerd will fetch from.
     pub(super) repository: Repository,
+    /// The tag that was asked for.
+    pub(super) tag: Tag,
     pub(super) digest: Digest,
     pub(super) media_type: String,
 }
@@ -54,7 +57,8 @@ impl Question {
         if descriptor.digest != digest || reference.digest.is_some_and(|named| named != digest) {
             return Err(format!("containerd asks about {digest} and means another digest"));
         }
-        Ok(Self { name: name.to_owned(), repository: reference.repository, digest, media_type: descriptor.media_type })
+        let (tag, repository) = (Tag::from(&reference), reference.repository);
+        Ok(Self { name: name.to_owned(), repository, tag, digest, media_type: descriptor.media_type })
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::trust::testing::{key, pem};
+use crate::{
+    policy::{Group, Member, Requirement},
+    trust::testing::{key, pem},
+};
 
 fn parse(text: &str) -> Result<Policy, Problems> {
     Policy::parse("policy.toml", text, &|path| Err(format!("{path} is not there")))
@@ -45,17 +48,17 @@ digests = ["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b
 insecure-images = ["k8s.io/pause"]"#,
     ))
     .unwrap();
-    assert_eq!(policy.rules[0].require, Requirement::AtLeast { count: 2, of: vec![0, 1] });
+    assert_eq!(policy.rules[0].require, Requirement::at_least(2, [0, 1]));
     assert_eq!(policy.rules[1].mode, Mode::Audit(Some("2027-01-31T00:00:00Z".parse().unwrap())));
     let select = |name: &str, labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        policy.select(Some(&name.parse().unwrap()), &labels).name.clone()
+        policy.select(Some(&name.parse().unwrap()), &labels, None).name.clone()
     };
     assert_eq!(select("reg.io/prod/a", &[("env", "prod")]), "prod");
     assert_eq!(select("REG.io.:443/prod/a", &[("env", "prod")]), "prod");
     assert_eq!(select("reg.io/prod/a", &[("env", "qa")]), "default");
     assert_eq!(select("reg.io/dev/a", &[]), "dev");
-    assert_eq!(policy.select(None, &BTreeMap::new()).name, "default");
+    assert_eq!(policy.select(None, &BTreeMap::new(), None).name, "default");
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn the_revision_and_the_content_of_a_rule_change_with_a_key() {
 #[test]
 fn each_mistake_is_one_error_with_its_place_and_its_mend() {
     for (text, expected) in [
-        (String::new(), "policy.toml:1:1: missing key `schema`"),
+        ("[default]\nrequire = \"deny\"".into(), "policy.toml:2:17: missing key `schema`"),
         ("schema = 1".into(), "missing key `default`"),
         ("schema = 2\n[default]\nrequire = \"deny\"".into(), "policy.toml:1:10: this pullgate reads schema 1"),
         (
@@ -84,10 +87,10 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
             "unknown key `defaults`; did you mean `default`?",
         ),
         (rule("require = { al = [\"ci\"] }"), "unknown key `al`; did you mean `all`?"),
-        (rule("require = {}"), "exactly one of `all`, `any` and `at-least`"),
+        (rule("require = {}"), "exactly one of `all`, `any`, `at-least` and `digests`"),
         (rule("require = { all = [\"ci\"], any = [\"qa\"] }"), "exactly one of"),
         (rule("require = { all = [] }"), "name at least one"),
-        (rule("require = { at-least = { count = 0, of = [\"ci\"] } }"), "name at least one"),
+        (rule("require = { at-least = { count = 0, of = [\"ci\"] } }"), "0 of 1: ask for 1 to 1"),
         (rule("require = { at-least = { count = 3, of = [\"ci\", \"qa\"] } }"), "ask for 1 to 2"),
         (rule("require = { all = [\"xx\"] }"), "no attestor is called `xx`"),
         (rule("require = { all = [\"ci\", \"ci\"] }"), "`ci` is named twice"),
@@ -108,10 +111,87 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
             rule("require = \"deny\"\n[[rule]]\nname = \"r\"\nimages = [\"reg.io/x\"]\nrequire = \"deny\""),
             "a second rule is called `r`",
         ),
+        (
+            rule("require = { all = [\"ci\", { any = [\"qa\", { all = [\"x\"] }] }] }"),
+            "policy.toml:21:50: no attestor is called `x`",
+        ),
+        (rule("require = { all = [\"ci\", { any = [\"qa\", \"ci\"] }] }"), "`ci` is named twice in one requirement"),
+        (rule("require = { all = [\"cj\"] }"), "policy.toml:21:20: no attestor is called `cj`; did you mean `ci`?"),
+        (
+            rule("require = { any = [{ any = [{ any = [{ any = [{ any = [\"ci\"] }] }] }] }] }"),
+            "more than 4 requirements within each other",
+        ),
+        (rule("require = { any = [\"ci\", 3] }"), "expected the name of an attestor, or a table"),
+        (rule("require = { any = \"ci\" }"), "expected a list in brackets, found a text"),
+        (rule("require = { at-least = { count = \"2\", of = [\"ci\"] } }"), "expected a whole number"),
+        (rule("require = { at-least = { count = -1, of = [\"ci\"] } }"), "expected a whole number"),
+        (rule("require = { at-least = { of = [\"ci\"] } }"), "missing key `count`"),
+        (
+            rule("require = { at-least = { count = 1, off = [\"ci\"], of = [\"ci\"] } }"),
+            "unknown key `off`; did you mean `of`?",
+        ),
+        (rule("require = { digests = [] }"), "no digest is pinned"),
+        (rule("require = { digests = [\"sha256:12\"] }"), "policy.toml:21:24: not a digest"),
+        (rule("require = \"deny\"\nnamespaces = []"), "no namespace at all"),
+        (rule("require = \"deny\"\nnamespaces = [\"pay*\"]"), "not a Kubernetes namespace"),
+        (rule("require = \"deny\"\nnamespaces = [\"a\", \"a\"]"), "policy.toml:22:20: `a` is named twice"),
+        (rule("require = \"deny\"\ncontact = \"\""), "1 to 64 characters"),
+        (
+            rule(&format!("require = \"deny\"\ncontact = \"{}\"", "x".repeat(limits::CONTACT_CHARS + 1))),
+            "1 to 64 characters",
+        ),
+        (
+            rule(&format!("require = \"deny\"\nmessage = \"{}\"", "x".repeat(limits::RULE_MESSAGE_CHARS + 1))),
+            "1 to 160 characters",
+        ),
+        (rule("require = \"deny\"\nmessage = \"a\\nb\""), "one line without control characters"),
+        (rule("require = \"deny\"").replace("reg.io/**", "reg.io/x:v1"), "this denies every tag of `reg.io/x`"),
+        (
+            rule("require = \"insecure-accept-anything\"").replace("reg.io/**", "reg.io/x:v1"),
+            "keeps no tag with a name",
+        ),
+        (
+            rule("require = { all = [\"ci\"] }").replace("[[rule]]", "[[floor]]").replace("reg.io/**", "reg.io/x:v1"),
+            "a floor counts for every tag",
+        ),
+        (
+            rule("require = { all = [\"ci\"] }").replace("reg.io/**", "reg.io/x:-v"),
+            "not a tag, or the beginning of one",
+        ),
+        (
+            rule("require = { all = [\"ci\"] }").replace("\"reg.io/**\"", "\"reg.io/x:v1\", \"reg.io/x\""),
+            "without one it admits every tag",
+        ),
+        (rule("require = { all = [\"ci\"] }").replace("\"reg.io/**\"", "\"reg.io/x\", \"REG.io/x\""), "is named twice"),
+        (rule("require = \"deny\"").replace("[[rule]]", "[rule]"), "write it in double brackets"),
+        (
+            rule("require = \"deny\"\nnodes = { env = 3 }"),
+            "policy.toml:22:17: expected a text in quotes, found a number",
+        ),
+        (rule("require = \"deny\"\nnodes = \"env=prod\""), "expected a table, found a text"),
+        (
+            rule("require = \"deny\"\nmode = \"audit\"\naudit-until = 2027-01-31T00:00:00Z"),
+            "found a time without quotes",
+        ),
+        (
+            rule("require = \"deny\"\n[[floor]]\nname = \"r\"\nimages = [\"reg.io/x\"]\nrequire = { any = [\"ci\"] }"),
+            "a rule and a floor are called `r`",
+        ),
+        (
+            rule(
+                "require = \"deny\"\nnamespaces = [\"a\", \"b\"]\n[[rule]]\nname = \"s\"\nimages = [\"reg.io/**\"]\nnamespaces = [\"b\"]\nrequire = \"deny\"",
+            ),
+            "governed by `r` and `s` alike",
+        ),
+        (with_keys("[[exempt]]\nname = \"x\"\ninsecure-images = [\"reg.io/x:v1\"]"), "exempt digests instead"),
+        (with_keys("[[exempt]]\nname = \"boot-list\""), "`boot-list` is the node's own"),
         (with_keys("[[exempt]]\nname = \"x\"\ndigests = [\"sha256:12\"]"), "not a digest"),
         (with_keys("[[exempt]]\nname = \"x\"\ninsecure-images = [\"reg.io:1/x\"]"), "exempt digests instead"),
         (with_keys("").replacen("ecdsa-p256-sha256", "rsa-pss-sha256", 1), "which is not what the algorithm says"),
-        (with_keys("").replacen("ecdsa-p256-sha256", "dsa", 1), "unknown algorithm; known: ecdsa-p256-sha256"),
+        (
+            with_keys("").replacen("ecdsa-p256-sha256", "dsa", 1),
+            "unknown algorithm `dsa`; known here: ecdsa-p256-sha256",
+        ),
         (with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = []"), "no form counts"),
         (
             with_keys("[[attestor]]\nname = \"x\"\nmay-sign = [\"signature\"]\nformats = [\"attestation-tag\"]"),
@@ -142,9 +222,97 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
 }
 
 #[test]
-fn several_mistakes_are_told_at_once() {
-    let found = errors(&rule("require = { all = [\"xx\"] }\nmode = \"warn\"").replace("reg.io/**", "reg.io"));
-    assert_eq!(found.lines().count(), 3, "{found}");
+fn several_mistakes_are_told_at_once_in_the_order_of_the_document() {
+    let text = rule("require = { all = [\"xx\", \"yy\"] }\nmode = \"warn\"\nnods = {}\ncontact = 3")
+        .replace("reg.io/**", "reg.io");
+    let found = errors(&text);
+    let places: Vec<&str> = found.lines().filter_map(|line| line.split(": ").next()).collect();
+    let lines = ["20:11", "21:20", "21:26", "22:8", "23:1", "24:11"].map(|place| format!("policy.toml:{place}"));
+    assert_eq!(places, lines, "{found}");
+}
+
+#[test]
+fn of_many_mistakes_a_person_is_told_some() {
+    let rules: String = (0..limits::PROBLEMS + 7)
+        .map(|i| format!("[[rule]]\nname = \"r{i}\"\nimages = [\"reg.io/{i}\"]\nrequire = \"dny\"\n"))
+        .collect();
+    let found = errors(&with_keys(&rules));
+    assert_eq!(found.lines().count(), limits::PROBLEMS + 1, "{found}");
+    assert!(found.ends_with("policy.toml: and 7 more mistakes"), "{found}");
+}
+
+#[test]
+fn a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read() {
+    let nested = |depth: usize| format!("require = {}\"ci\"{}", "{ any = [".repeat(depth), "] }".repeat(depth));
+    assert!(parse(&rule(&nested(limits::REQUIREMENT_DEPTH))).is_ok());
+    assert!(errors(&rule(&nested(limits::REQUIREMENT_DEPTH + 1))).contains("make it flatter"));
+    let attestors = |count: usize| -> String {
+        (0..count).map(|i| format!("[[attestor]]\nname = \"a{i}\"\nmay-sign = [\"signature\"]\n")).collect()
+    };
+    let names = |of: std::ops::Range<usize>| of.map(|i| format!("\"a{i}\"")).collect::<Vec<_>>().join(", ");
+    let wide = |count: usize| {
+        let rule = format!("[[rule]]\nname = \"r\"\nimages = [\"**\"]\nrequire = {{ any = [{}] }}", names(0..count));
+        with_keys(&format!("{}{rule}", attestors(count)))
+    };
+    assert!(parse(&wide(limits::REQUIREMENT_ATTESTORS)).is_ok());
+    assert!(errors(&wide(limits::REQUIREMENT_ATTESTORS + 1)).contains("make it flatter"));
+    // Each group of two is another two ways; half of 2 n groups can be chosen in many.
+    let ways = |groups: usize, count: usize| {
+        let of: Vec<String> = (0..groups).map(|i| format!("{{ all = [{}] }}", names(2 * i..2 * i + 2))).collect();
+        let require = format!("require = {{ at-least = {{ count = {count}, of = [{}] }} }}", of.join(", "));
+        let rule = format!("[[rule]]\nname = \"r\"\nimages = [\"**\"]\n{require}");
+        parse(&with_keys(&format!("{}{rule}", attestors(2 * groups))))
+    };
+    assert!(
+        ways(10, 5).is_ok_and(
+            |policy| matches!(&policy.rules[0].require, Requirement::Of(group) if group.count_ways() == 252)
+        )
+    );
+    assert_eq!(limits::REQUIREMENT_WAYS, 256);
+    assert!(ways(11, 5).unwrap_err().to_string().contains("make it flatter"));
+}
+
+#[test]
+fn requirements_stand_within_each_other_and_beside_pinned_digests() {
+    let digest = Digest::of(b"x");
+    let text = format!("require = {{ all = [\"ci\", {{ any = [{{ digests = [\"{digest}\"] }}, \"qa\"] }}] }}");
+    let policy = parse(&rule(&text)).unwrap();
+    let inner = Group { count: 1, of: vec![Member::Digests(vec![digest]), Member::Attestor(1)] };
+    let expected = Group { count: 2, of: vec![Member::Attestor(0), Member::Group(inner)] };
+    assert_eq!(policy.rules[0].require, Requirement::Of(expected));
+    let pinned = parse(&rule(&format!("require = {{ digests = [\"{digest}\"] }}"))).unwrap();
+    let expected = Group { count: 1, of: vec![Member::Digests(vec![digest])] };
+    assert_eq!(pinned.rules[0].require, Requirement::Of(expected));
+}
+
+#[test]
+fn a_floor_may_stand_where_a_rule_does() {
+    let text = rule("require = { all = [\"ci\"] }");
+    let floor = "[[floor]]\nname = \"f\"\nimages = [\"reg.io/**\"]\nrequire = { all = [\"qa\"] }\nmessage = \"ask qa\"\n[[floor]]\nname = \"g\"\nimages = [\"reg.io/**\"]\nrequire = \"deny\"\n";
+    let policy = parse(&text.replace("[default]", &format!("{floor}[default]"))).unwrap();
+    let told: Vec<_> =
+        policy.floors.iter().map(|floor| (floor.name.as_str(), floor.line, floor.message.as_deref())).collect();
+    assert_eq!(told, [("f", 23, Some("ask qa")), ("g", 28, None)]);
+}
+
+#[test]
+fn every_key_that_is_known_is_read() {
+    let digest = Digest::of(b"x");
+    let key = format!("{{ pem = '''{}''', algorithm = \"ecdsa-p256-sha256\" }}", pem(&key()));
+    let text = format!(
+        "schema = 1\n[[attestor]]\nname = \"a\"\nmay-sign = [\"signature\"]\nkeys = [{key}]\nformats = [\"bundle\"]\nannotations = {{ a = \"b\" }}\n\
+         [[rule]]\nname = \"r\"\nimages = [\"reg.io/x:v*\"]\nnodes = {{ env = \"qa\" }}\nnamespaces = [\"n\"]\nrequire = {{ at-least = {{ count = 1, of = [\"a\"] }} }}\n\
+         mode = \"audit\"\naudit-until = \"2027-01-31T00:00:00Z\"\ncontact = \"c\"\nmessage = \"m\"\n\
+         [[exempt]]\nname = \"e\"\ndigests = [\"{digest}\"]\ninsecure-images = [\"reg.io/y\"]\n[default]\nrequire = {{ any = [\"a\"] }}\ncontact = \"d\"\nmessage = \"n\"",
+    );
+    let policy = parse(&text).unwrap();
+    let rule = &policy.rules[0];
+    assert_eq!((rule.namespaces.as_slice(), rule.nodes.0["env"].as_str()), (["n".to_owned()].as_slice(), "qa"));
+    assert_eq!(rule.tags[&rule.images[0]][0].to_string(), "v*");
+    assert_eq!((rule.contact.as_deref(), rule.message.as_deref()), (Some("c"), Some("m")));
+    assert_eq!((policy.default.contact.as_deref(), policy.default.message.as_deref()), (Some("d"), Some("n")));
+    assert_eq!(policy.attestors[0].annotations["a"], "b");
+    assert!(policy.exempts(&digest) && policy.exempt[0].insecure_images.len() == 1);
 }
 
 #[test]
