@@ -15,24 +15,41 @@ use nix::unistd::geteuid;
 /// What is wrong with the file, and what to do: it is missing, too large, not UTF-8, not a plain file, or writable by
 /// somebody who could then decide which images run.
 pub(crate) fn read_trusted(path: &Path, limit: u64) -> Result<String, String> {
-    let read = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "the file is not there".to_owned(),
-        _ => error.to_string(),
-    };
-    // A FIFO would block whoever opens it.
-    let mut file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(read)?;
-    let meta = file.metadata().map_err(read)?;
-    if !meta.is_file() {
-        return Err("not a plain file".to_owned());
-    }
+    let file = open_plain(path)?;
+    let meta = file.metadata().map_err(|error| error.to_string())?;
     if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
         return Err(format!("it belongs to uid {}; run `chown root`", meta.uid()));
     }
     if meta.mode() & 0o022 != 0 {
         return Err("others can write to it; run `chmod go-w`".to_owned());
     }
+    text_of(file, limit)
+}
+
+/// The text of `path`, at most `limit` bytes, whoever wrote it: for files that take no force on this node.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<String, String> {
+    text_of(open_plain(path)?, limit)
+}
+
+fn open_plain(path: &Path) -> Result<File, String> {
+    let read = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "the file is not there".to_owned(),
+        _ => error.to_string(),
+    };
+    // A FIFO would block whoever opens it.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(read)?;
+    match file.metadata().map_err(read)?.is_file() {
+        true => Ok(file),
+        false => Err("not a plain file".to_owned()),
+    }
+}
+
+fn text_of(file: File, limit: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
-    (&mut file).take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > limit {
         return Err(format!("larger than {limit} bytes"));
     }

@@ -10,6 +10,8 @@ mod hostile;
 mod image_spec;
 #[path = "vectors/keyed.rs"]
 mod keyed;
+#[path = "vectors/kritis.rs"]
+mod kritis;
 
 use std::{
     path::{Path, PathBuf},

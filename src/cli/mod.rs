@@ -29,6 +29,7 @@ mod enable;
 mod journalctl;
 mod mode;
 mod page;
+mod policy;
 #[cfg(test)]
 mod samples;
 mod status;
@@ -66,6 +67,8 @@ enum Command {
     Why(why::Arguments),
     /// List the decisions of this node, count them, or verify that none is missing.
     Audit(audit::Arguments),
+    /// Check, explain and test a policy, on any machine.
+    Policy(policy::Arguments),
     /// Show the boot list, and what this node runs that is not in it.
     BootList(boot_list::Arguments),
     /// Put pullgate in front of containerd: shows what would be written, and writes with --restart.
@@ -106,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(config, &arguments),
         Command::Why(arguments) => why::run(config, &arguments),
         Command::Audit(arguments) => audit::run(config, &arguments),
+        Command::Policy(arguments) => policy::run(config, &arguments),
         Command::BootList(arguments) => boot_list::run(config, &arguments),
         Command::Enable(arguments) => enable::run(config, &arguments),
         Command::Disable(arguments) => disable::run(config, &arguments),

@@ -163,6 +163,17 @@ impl Policy {
         }
     }
 
+    /// Each rule with each of its patterns, in the order in which they are asked: of those about one image, on one node and in
+    /// one namespace, the first governs.
+    pub fn in_order(&self) -> Vec<(&Rule, &Pattern)> {
+        let mut rules: Vec<(&Rule, &Pattern)> =
+            self.rules.iter().flat_map(|rule| rule.images.iter().map(move |images| (rule, images))).collect();
+        rules.sort_by_cached_key(|(rule, images)| {
+            (rule.namespaces.is_empty(), rule.nodes.0.is_empty(), images.reading_order())
+        });
+        rules
+    }
+
     /// Whether anything but the default is about `subject`.
     pub fn speaks_of(&self, subject: &Subject, labels: &BTreeMap<String, String>) -> bool {
         let governing = self.governing(subject, labels);

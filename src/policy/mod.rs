@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod governing;
 pub mod grounds;
 mod index;
+pub mod lint;
 pub mod requirement;
 pub mod scope;
 mod shortfall;
@@ -18,6 +19,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 
 pub use document::{KEYS, ReadKey};
+
+/// The JSON Schema of the document, as an editor wants it.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 pub use requirement::{Group, Member, Requirement};
 
 use crate::{

@@ -82,6 +82,53 @@ impl Pattern {
         self.host.as_ref()
     }
 
+    /// Whether every repository that `other` means is one that this pattern means.
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.is_everything() || self == other {
+            return true;
+        }
+        let Some(rest) = other.prefix.strip_prefix(self.prefix.as_str()) else { return false };
+        self.host == other.host
+            && match (self.ending, other.ending) {
+                (Ending::Literal, _) => false,
+                (Ending::Component, Ending::Anything) => false,
+                (Ending::Component, _) => {
+                    !rest.contains('/') && (!rest.is_empty() || other.ending == Ending::Component)
+                }
+                (Ending::Anything, Ending::Literal) => !rest.is_empty(),
+                (Ending::Anything, _) => true,
+            }
+    }
+
+    /// Whether some repository is meant by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self) || {
+            // `a*` and `a/**` have nothing in common, `a*` and `ab**` what begins with `ab` in one component.
+            let (short, long) = if self.prefix.len() <= other.prefix.len() { (self, other) } else { (other, self) };
+            self.host == other.host
+                && short.ending == Ending::Component
+                && long.ending == Ending::Anything
+                && long.prefix.strip_prefix(short.prefix.as_str()).is_some_and(|rest| !rest.contains('/'))
+        }
+    }
+
+    /// Whether what stands before the wildcard ends within a word, so that longer words are meant as well.
+    pub fn ends_within_a_word(&self) -> bool {
+        self.ending != Ending::Literal && !self.prefix.is_empty() && !self.prefix.ends_with('/')
+    }
+
+    /// By which patterns are listed for a person: by registry and path, the narrower of two nested ones first.
+    pub fn reading_order(&self) -> (bool, String, String, u8) {
+        let host = self.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        let ending = match self.ending {
+            Ending::Literal => 0,
+            Ending::Component => 1,
+            Ending::Anything => 2,
+        };
+        // What goes on comes before what ends here.
+        (self.is_everything(), host, format!("{}\u{10ffff}", self.prefix), ending)
+    }
+
     /// Whether it matches every image, also one that came without a name.
     pub fn is_everything(&self) -> bool {
         self.host.is_none()
@@ -160,7 +207,7 @@ impl NodeSelector {
     }
 
     /// Whether some node could be selected by both.
-    fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().all(|(key, value)| other.0.get(key).is_none_or(|theirs| theirs == value))
     }
 }
@@ -193,6 +240,15 @@ impl Scope<'_> {
                 ([], []) => true,
                 (ours, theirs) => ours.iter().any(|namespace| theirs.contains(namespace)),
             }
+    }
+}
+
+impl fmt::Display for NodeSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (label, value)) in self.0.iter().enumerate() {
+            write!(f, "{}{label}={value}", if number == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
@@ -307,6 +363,22 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn one_pattern_covers_another_where_it_matches_all_of_it(
+            cuts in proptest::collection::vec(("[ab]{0,2}(/[ab]{1,2})?/?", 0u8..3), 2),
+            names in proptest::collection::vec("[ab]{1,3}(/[ab]{1,3}){0,2}", 40),
+        ) {
+            let read = |(prefix, ending): &(String, u8)| Pattern::parse(&format!("reg.io/{prefix}{}", ["", "*", "**"][*ending as usize]));
+            if let (Ok(one), Ok(other)) = (read(&cuts[0]), read(&cuts[1])) {
+                for name in names {
+                    let repository: Repository = format!("reg.io/{name}").parse().unwrap();
+                    let (by_one, by_other) = (one.matches(&repository), other.matches(&repository));
+                    proptest::prop_assert!(!one.covers(&other) || by_one || !by_other, "{} covers {}, not {}", one, other, name);
+                    proptest::prop_assert!(one.overlaps(&other) || !(by_one && by_other), "{} and {} overlap in {}", one, other, name);
+                }
+            }
+        }
+
         #[test]
         fn patterns_that_match_one_name_are_nested(name in "[a-c]{1,3}(/[a-c]{1,3}){0,2}", cuts in proptest::collection::vec((0usize..9, 0u8..3), 2)) {
             let repository: Repository = format!("reg.io/{name}").parse().unwrap();

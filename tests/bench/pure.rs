@@ -18,18 +18,17 @@ use crate::{
     evidence::Signer,
     node::Result,
     policy,
-    report::{Row, Section, spread, tail, time},
-    statistics::{Draws, Ratio, median},
+    report::{Row, Section, spread, time},
+    statistics::{Ratio, median},
 };
 
 const BATCHES: usize = 101;
-const RULES: usize = 10_000;
 const HOST: &str = "reg.example.com";
 
 pub fn measure() -> Result<Vec<Section>> {
     let mut section = Section::new("Deciding with the evidence at hand (one core)");
     section.rows.extend(signatures()?);
-    section.rows.extend(rules()?);
+    section.rows.extend(policy::many_rules()?);
     Ok(vec![section])
 }
 
@@ -76,32 +75,6 @@ fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
         verify(found, &subject.digest, &governing.attestors(policy)).into_iter().filter_map(std::result::Result::ok);
     let findings = Findings { vouched: vouched.collect(), ..Findings::default() };
     policy.evaluate(&governing, subject, &findings, now).verdict
-}
-
-/// A rule for each of many repositories; which of them governs an image.
-fn rules() -> Result<Vec<Row>> {
-    let mut text = String::from("schema = 1\n[default]\nrequire = \"deny\"\n");
-    for number in 0..RULES {
-        text +=
-            &format!("[[rule]]\nname = \"r{number}\"\nimages = [\"{HOST}/team-{number}/**\"]\nrequire = \"deny\"\n");
-    }
-    let begun = Instant::now();
-    let policy = Policy::parse("policy.toml", &text, &|_| Err("no key".to_owned()))?;
-    let parsed = begun.elapsed().as_secs_f64();
-    let mut draws = Draws::new(1);
-    let mut times = Vec::new();
-    for _ in 0..5000 {
-        let repository: Repository = format!("{HOST}/team-{}/app", draws.below(RULES)).parse()?;
-        let subject = Subject::new(Digest::of(b"image"), Some(repository), Origin::Fetched);
-        let begun = Instant::now();
-        black_box(policy.ask(black_box(&subject), &BTreeMap::new(), Timestamp::UNIX_EPOCH));
-        times.push(begun.elapsed().as_secs_f64());
-    }
-    let p99 = crate::statistics::quantile(&times, 0.99);
-    Ok(vec![
-        Row::new("the rule for an image, among 10,000", tail(&times)).target("p99 50 µs", p99 <= 50e-6),
-        Row::new("10,000 rules read and checked", time(parsed)),
-    ])
 }
 
 /// Seconds for one of `calls` calls, each of which has to succeed.

@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -33,8 +35,8 @@ fn group(count: usize, of: Vec<Member>) -> Group {
 }
 
 fn matched(group: &Group, known: &[Vec<usize>], present: &[usize]) -> Matching {
-    let signers: Vec<_> = (0..6).map(|_| testing::key()).collect();
-    let attestors = attestors(known, &signers);
+    static SIGNERS: OnceLock<Vec<sigstore_crypto::KeyPair>> = OnceLock::new();
+    let attestors = attestors(known, SIGNERS.get_or_init(|| (0..6).map(|_| testing::key()).collect()));
     Matching::of(group, &attestors, &subject(), &vouched(&attestors, known, present))
 }
 
@@ -104,7 +106,7 @@ fn brute_force(group: &Group, known: &[Vec<usize>], present: &[usize], assigned:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn it_is_met_where_any_assignment_meets_it_and_more_signers_never_undo_it(

@@ -1,0 +1,275 @@
+//! What a policy says that its author may not have meant. It loads all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{
+    Mode, Policy, Requirement, Rule,
+    scope::{NodeSelector, Pattern},
+};
+use crate::{image::Digest, limits};
+
+/// Attestors up to which it is tried out whether one requirement can be met without another.
+const TRIED: usize = 12;
+/// Registries where anybody may have a repository.
+const PUBLIC: &[&str] = &["docker.io", "quay.io", "ghcr.io", "gcr.io", "public.ecr.aws", "registry.gitlab.com"];
+
+/// One thing that was noticed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remark {
+    /// The line of the document, from 1.
+    pub line: usize,
+    /// Its name, for programs.
+    pub kind: &'static str,
+    /// What it means, and what to write instead.
+    pub message: String,
+}
+
+/// A rule for namespaces by which the gates before the start admit more than without it.
+#[derive(Clone, Debug)]
+pub struct Opening<'p> {
+    /// The rule.
+    pub rule: &'p Rule,
+    /// Its images.
+    pub images: &'p Pattern,
+    /// Whose refusals it turns into admissions until the start.
+    pub against: &'p Rule,
+}
+
+impl Policy {
+    /// Everything that is noticed at `now`, in the order of the document.
+    pub fn lint(&self, now: Timestamp) -> Vec<Remark> {
+        let mut remarks = Remarks(Vec::new());
+        self.lint_default(&mut remarks, now);
+        self.lint_order(&mut remarks, now);
+        for rule in self.rules.iter().chain(&self.floors).chain([&self.default]) {
+            self.lint_rule(rule, &mut remarks, now);
+        }
+        self.lint_exempt(&mut remarks);
+        self.lint_attestors(&mut remarks);
+        remarks.0.sort();
+        remarks.0.dedup();
+        remarks.0
+    }
+
+    /// The namespace rules by which the gates before the start admit what is refused elsewhere, each with one rule that
+    /// would refuse it.
+    pub fn openings(&self, now: Timestamp) -> Vec<Opening<'_>> {
+        let mut openings = Vec::new();
+        for rule in self.rules.iter().filter(|rule| !rule.namespaces.is_empty()) {
+            for images in &rule.images {
+                let about = |other: &&Rule| {
+                    other.nodes.overlaps(&rule.nodes)
+                        && (other.images.is_empty() || other.images.iter().any(|pattern| pattern.overlaps(images)))
+                        && !self.is_superseded(other, images, &rule.nodes)
+                        && self.is_laxer(rule, other, now)
+                };
+                let elsewhere = self.rules.iter().filter(|other| other.namespaces.is_empty());
+                if let Some(against) = elsewhere.chain([&self.default]).find(about) {
+                    openings.push(Opening { rule, images, against });
+                }
+            }
+        }
+        openings
+    }
+
+    /// Whether outside of all namespaces another rule governs every one of `images` on every one of `nodes` before `rule` is
+    /// asked.
+    fn is_superseded(&self, rule: &Rule, images: &Pattern, nodes: &NodeSelector) -> bool {
+        let about = rule.images.iter().filter(|pattern| pattern.overlaps(images));
+        let narrowest = about.max_by_key(|pattern| pattern.narrowness());
+        self.rules.iter().filter(|other| other.namespaces.is_empty()).any(|other| {
+            let everywhere = other.nodes.0.iter().all(|(label, value)| nodes.0.get(label) == Some(value));
+            let covers = other.images.iter().filter(|pattern| pattern.covers(images));
+            let first = |pattern: &Pattern| match narrowest {
+                None => true,
+                Some(ours) => {
+                    (!other.nodes.0.is_empty(), pattern.narrowness()) > (!rule.nodes.0.is_empty(), ours.narrowness())
+                }
+            };
+            everywhere && covers.into_iter().any(first)
+        })
+    }
+
+    fn lint_default(&self, remarks: &mut Remarks, now: Timestamp) {
+        let stricter = self.rules.iter().find(|rule| self.is_laxer(&self.default, rule, now));
+        if let Some(rule) = stricter {
+            let message = format!(
+                "the default is laxer than \"{}\": an image that no rule is about, or whose name is not known, passes more easily than one that is spoken of",
+                rule.name
+            );
+            remarks.add(&self.default, "lax-default", message);
+        }
+    }
+
+    /// Rules whose images another rule takes away, though its pattern is the wider one.
+    fn lint_order(&self, remarks: &mut Remarks, now: Timestamp) {
+        let selective: Vec<&Rule> =
+            self.rules.iter().filter(|rule| !rule.nodes.0.is_empty() || !rule.namespaces.is_empty()).collect();
+        for rule in &self.rules {
+            let rank = |rule: &Rule| (!rule.namespaces.is_empty(), !rule.nodes.0.is_empty());
+            for other in &selective {
+                let wider = rank(other) > rank(rule)
+                    && other.nodes.overlaps(&rule.nodes)
+                    && (rule.namespaces.is_empty() || other.namespaces.iter().any(|n| rule.namespaces.contains(n)));
+                let takes =
+                    |pattern: &&Pattern| other.images.iter().any(|wide| wide != *pattern && wide.covers(pattern));
+                if let Some(pattern) =
+                    rule.images.iter().find(takes).filter(|_| wider && self.is_laxer(other, rule, now))
+                {
+                    let message = format!(
+                        "\"{}\" comes first {}, and is laxer about `{pattern}`: what must hold there as well is a [[floor]]",
+                        other.name,
+                        within(other)
+                    );
+                    remarks.add(rule, "shadowed", message);
+                }
+            }
+        }
+    }
+
+    fn lint_rule(&self, rule: &Rule, remarks: &mut Remarks, now: Timestamp) {
+        if let Requirement::Of(group) = &rule.require {
+            let has_keys = |at: usize| self.attestors.get(at).is_some_and(|attestor| !attestor.keys.is_empty());
+            let nobody = Digest::of(b"no image has this digest");
+            let digest = group.pinned().into_iter().next().unwrap_or(nobody);
+            let name = |at: usize| self.attestors.get(at).map(|attestor| attestor.name.clone()).unwrap_or_default();
+            if !group.is_met(&digest, &has_keys) {
+                let missing = group.missing(&digest, &has_keys, &name);
+                remarks.add(rule, "never-met", format!("nothing can meet it: there are no keys of {missing}"));
+            }
+        }
+        if rule.require == Requirement::InsecureAcceptAnything {
+            for pattern in &rule.images {
+                let open = match pattern.host() {
+                    None => Some("every registry there is".to_owned()),
+                    Some(host) if PUBLIC.contains(&host.as_str()) && !pattern.prefix().contains('/') => {
+                        Some(format!("{host}, where anybody may have a repository"))
+                    }
+                    Some(_) => None,
+                };
+                if let Some(open) = open {
+                    remarks.add(rule, "matches-anyone", format!("`{pattern}` admits without a signature from {open}"));
+                }
+            }
+        }
+        for pattern in rule.images.iter().filter(|pattern| pattern.ends_within_a_word()) {
+            let host = pattern.host().map(ToString::to_string).unwrap_or_default();
+            let word = format!("{host}/{}", pattern.prefix());
+            let message =
+                format!("`{pattern}` means {word}-anything as well: write `{word}/**` for what is below {word}");
+            remarks.add(rule, "within-a-word", message);
+        }
+        if let Mode::Audit(Some(until)) = rule.mode
+            && until <= now
+        {
+            remarks.add(
+                rule,
+                "audit-ended",
+                format!("its audit ended at {until}: it refuses, so delete `mode` and `audit-until`"),
+            );
+        }
+        let length = rule.message.as_ref().map_or(0, |message| message.chars().count());
+        if length > limits::ADVICE_CHARS {
+            let message = format!(
+                "its message has {length} characters: the line of a refusal has room for {}, the rest is in `pullgate why`",
+                limits::ADVICE_CHARS
+            );
+            remarks.add(rule, "long-message", message);
+        }
+    }
+
+    fn lint_exempt(&self, remarks: &mut Remarks) {
+        for exempt in &self.exempt {
+            let mut add = |kind, message: String| {
+                remarks.0.push(Remark {
+                    line: exempt.line,
+                    kind,
+                    message: format!("exempt \"{}\": {message}", exempt.name),
+                });
+            };
+            if exempt.digests.is_empty() && exempt.insecure_images.is_empty() {
+                add("exempts-nothing", "it names no image".to_owned());
+            }
+            for pattern in &exempt.insecure_images {
+                if pattern.is_everything() {
+                    add("matches-anyone", "`**` admits everything before any rule is asked".to_owned());
+                }
+                let hidden = self.rules.iter().find(|rule| rule.images.iter().all(|images| pattern.covers(images)));
+                if let Some(rule) = hidden.filter(|_| !pattern.is_everything()) {
+                    add(
+                        "shadowed",
+                        format!("`{pattern}` is about all that \"{}\" is about, and comes first", rule.name),
+                    );
+                }
+            }
+        }
+    }
+
+    fn lint_attestors(&self, remarks: &mut Remarks) {
+        let rules = self.rules.iter().chain(&self.floors).chain([&self.default]);
+        let named: BTreeSet<usize> = rules.flat_map(|rule| rule.require.attestors()).collect();
+        for (_, attestor) in self.attestors.iter().enumerate().filter(|(at, _)| !named.contains(at)) {
+            let message = format!("attestor \"{}\": no rule asks for it", attestor.name);
+            remarks.0.push(Remark { line: 0, kind: "unused-attestor", message });
+        }
+    }
+
+    /// Whether `rule` admits what `other` refuses.
+    fn is_laxer(&self, rule: &Rule, other: &Rule, now: Timestamp) -> bool {
+        match (rule.mode.enforces(now), other.mode.enforces(now)) {
+            (_, false) => return false,
+            (false, true) => return true,
+            (true, true) => {}
+        }
+        match (&rule.require, &other.require) {
+            (Requirement::Deny, _) | (_, Requirement::InsecureAcceptAnything) => false,
+            (_, Requirement::Deny) | (Requirement::InsecureAcceptAnything, _) => true,
+            (ours, theirs) if ours == theirs => false,
+            (Requirement::Of(ours), Requirement::Of(theirs)) => {
+                let all: BTreeSet<usize> = ours.attestors().into_iter().chain(theirs.attestors()).collect();
+                let places: BTreeMap<usize, usize> = all.into_iter().zip(0..).collect();
+                if places.len() > TRIED {
+                    // Too many to try: laxer where it asks for fewer.
+                    return ours.attestors().len() < theirs.attestors().len();
+                }
+                let mut digests: Vec<Digest> = ours.pinned().into_iter().collect();
+                digests.push(Digest::of(b"no image has this digest"));
+                (0..1usize << places.len()).any(|who| {
+                    let vouches = |at: usize| places.get(&at).is_some_and(|place| who >> place & 1 == 1);
+                    digests.iter().any(|digest| ours.is_met(digest, &vouches) && !theirs.is_met(digest, &vouches))
+                })
+            }
+        }
+    }
+}
+
+struct Remarks(Vec<Remark>);
+
+impl Remarks {
+    fn add(&mut self, rule: &Rule, kind: &'static str, message: String) {
+        let message = match rule.images.is_empty() {
+            true if kind == "lax-default" => message,
+            true => format!("default: {message}"),
+            false => format!("rule \"{}\": {message}", rule.name),
+        };
+        self.0.push(Remark { line: rule.line, kind, message });
+    }
+}
+
+/// Where `rule` counts, in words.
+pub fn within(rule: &Rule) -> String {
+    let nodes = match &rule.nodes {
+        NodeSelector(labels) if labels.is_empty() => "on every node".to_owned(),
+        nodes => format!("on nodes {nodes}"),
+    };
+    match rule.namespaces.as_slice() {
+        [] => nodes,
+        [one] => format!("{nodes} in namespace {one}"),
+        some => format!("{nodes} in namespaces {}", some.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
