@@ -204,7 +204,9 @@ fn rule_for(decision: &Decision, policy: Option<&Policy>) -> Option<String> {
     let attestor = &policy.attestors.first()?.name;
     let name: String =
         repository.path.chars().filter(|c| c.is_ascii_alphanumeric() || "-_./".contains(*c)).take(48).collect();
-    let taken = |name: &str| policy.rules.iter().any(|rule| rule.name == name) || name == "default";
+    let names = policy.rules.iter().chain(&policy.floors).map(|rule| rule.name.as_str());
+    let names: Vec<&str> = names.chain(policy.exempt.iter().map(|exempt| exempt.name.as_str())).collect();
+    let taken = |name: &str| names.contains(&name) || name == "default" || name == "boot-list";
     let name =
         std::iter::once(name.clone()).chain((2..100).map(|n| format!("{name}-{n}"))).find(|name| !taken(name))?;
     Some(format!("[[rule]]\nname = \"{name}\"\nimages = [\"{repository}\"]\nrequire = {{ all = [\"{attestor}\"] }}\n"))

@@ -100,10 +100,11 @@ impl<'p> Governing<'p> {
 
     /// Under which a decision about `subject` may be kept: all that it follows from beside the evidence.
     pub fn identity(&self, subject: &Subject, now: Timestamp) -> Digest {
-        let mut text = String::new();
+        let mut text = format!("{}\n", subject.origin.proves_name());
         for way in &self.ways {
             text.push_str(match way.base {
                 Base::Exempt(exempt) => &exempt.name,
+                Base::Rule(_, Some(tags)) if !subject.has_tag_of(tags) => ":",
                 Base::Rule(..) => "",
             });
             for rule in way.rules() {

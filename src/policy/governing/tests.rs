@@ -244,6 +244,12 @@ fn what_is_kept_is_kept_for_these_rules_in_this_mode_alone() {
     let base = identity(&keys, &subject("reg.io/x"), now());
     assert_eq!(base, identity(&keys, &subject("reg.io/y"), now()));
     assert_eq!(base, identity(&keys, &subject("reg.io/x").in_namespace(Some("n".into())), now()));
+    let from_host = Subject { origin: Origin::FetchedFromHost, ..subject("reg.io/x") };
+    assert_ne!(base, identity(&keys, &from_host, now()), "a name that is not proven admits less");
+    let tagged = policy(&rule("app", "reg.io/app:prod-*", "{ all = [\"ci\"] }", ""));
+    let asked = |tag: &str| identity(&tagged, &subject("reg.io/app").tagged(Tag::Is(tag.to_owned())), now());
+    assert_eq!(asked("prod-1"), asked("prod-2"));
+    assert_ne!(asked("prod-1"), asked("dev-1"), "a tag that is not admitted shares no decision with one that is");
     // The same document with other keys.
     assert_ne!(base, identity(&policy(&text), &subject("reg.io/x"), now()));
     let audits = policy(&rule(
