@@ -2,10 +2,25 @@
 
 use crate::{
     evidence::content::{Name, NamedDocument},
-    image::{Digest, Host, Repository},
-    policy::evaluate::{Origin, Subject, Tag},
+    image::{Digest, Host, Reference, Repository},
+    policy::evaluate::{Namespace, Origin, Subject, Tag},
     snapshot::Snapshot,
 };
+
+/// What an image was asked for by. A text that is no name proves none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Called {
+    pub(super) repository: Option<Repository>,
+    pub(super) tag: Tag,
+}
+
+impl Called {
+    pub(super) fn by(text: &str) -> Self {
+        let reference = text.parse::<Reference>().ok();
+        let tag = reference.as_ref().map(Tag::from).unwrap_or_default();
+        Self { repository: reference.map(|reference| reference.repository), tag }
+    }
+}
 
 /// Every document of an image under each of its own names; without a name, by its digest alone.
 pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<Subject> {
@@ -28,13 +43,15 @@ pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<
     documents.iter().flat_map(named).collect()
 }
 
-/// Every document of an image under `name`, or without one. The name says where it comes from only where containerd noted
-/// that of the document, or of an index that lists it.
+/// Every document of an image under the name `called`, or without one, for `namespace`. The name says where it comes from
+/// only where containerd noted that of the document, or of an index that lists it.
 pub(super) fn under<'a>(
     snapshot: &'a Snapshot,
     documents: &'a [NamedDocument],
-    name: Option<&'a Repository>,
+    called: &'a Called,
+    namespace: &'a Namespace,
 ) -> impl Iterator<Item = Subject> + 'a {
+    let name = called.repository.as_ref();
     let origin = move |document: &NamedDocument| {
         let noted = document.names.iter().filter_map(|noted| match noted {
             Name::Fetched(host, path) => Some(fetched(snapshot, host, path, document.digest)),
@@ -47,7 +64,7 @@ pub(super) fn under<'a>(
     };
     documents.iter().map(move |document| {
         let origin = origin(document);
-        Subject { digest: document.digest, name: name.cloned(), origin }
+        Subject::new(document.digest, name.cloned(), origin).tagged(called.tag.clone()).in_namespace(namespace.clone())
     })
 }
 

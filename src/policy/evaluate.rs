@@ -32,15 +32,14 @@ pub struct Subject {
     pub origin: Origin,
     /// The tag that was asked for.
     pub tag: Tag,
-    /// The Kubernetes namespace that it is for. Unknown to a gate before the start: then it is enough that it would be
-    /// admitted into some namespace on this node.
-    pub namespace: Option<String>,
+    /// The Kubernetes namespace that it is for.
+    pub namespace: Namespace,
 }
 
 impl Subject {
     /// `digest` under `name`, asked for without a tag.
     pub fn new(digest: Digest, name: Option<Repository>, origin: Origin) -> Self {
-        Self { digest, name, origin, tag: Tag::None, namespace: None }
+        Self { digest, name, origin, tag: Tag::None, namespace: Namespace::NotKnown }
     }
 
     /// The same with what is known about its tag.
@@ -51,7 +50,7 @@ impl Subject {
 
     /// The same for a namespace.
     #[must_use]
-    pub fn in_namespace(self, namespace: Option<String>) -> Self {
+    pub fn in_namespace(self, namespace: Namespace) -> Self {
         Self { namespace, ..self }
     }
 }
@@ -75,6 +74,35 @@ impl From<&Reference> for Tag {
             Some(_) => Self::None,
             None => Self::Is(asked.tag.clone().unwrap_or_else(|| "latest".to_owned())),
         }
+    }
+}
+
+/// The Kubernetes namespace that an image is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Namespace {
+    /// A gate before the start cannot know: it is enough that it would be admitted into some namespace on this node.
+    #[default]
+    NotKnown,
+    /// None: what is made of it belongs to no pod. Only rules that name no namespace are about it.
+    Outside,
+    /// This one.
+    Is(String),
+}
+
+impl Namespace {
+    /// Its name, where it is known and there is one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Is(name) => Some(name),
+            Self::NotKnown | Self::Outside => None,
+        }
+    }
+}
+
+/// Without a name it is not known.
+impl From<Option<String>> for Namespace {
+    fn from(name: Option<String>) -> Self {
+        name.map_or(Self::NotKnown, Self::Is)
     }
 }
 

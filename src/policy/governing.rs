@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Exempt, Policy, Rule,
-    evaluate::{Subject, Tag},
+    evaluate::{Namespace, Subject, Tag},
     index::{OnNodes, Rules},
     scope::{Pattern, TagPattern},
 };
@@ -125,8 +125,9 @@ impl Policy {
         let floors = self.floors_about(name, labels);
         let exempt = self.exempt_for(subject);
         let namespaces: Vec<Option<&str>> = match &subject.namespace {
-            Some(namespace) => vec![Some(namespace)],
-            None => {
+            Namespace::Is(namespace) => vec![Some(namespace)],
+            Namespace::Outside => vec![None],
+            Namespace::NotKnown => {
                 let of_rules = rules.iter().flat_map(|(_, rules)| rules.in_namespace.keys());
                 let of_rules = of_rules.filter(|_| exempt.is_none());
                 let of_floors = floors.iter().flat_map(|floor| &floor.namespaces);
@@ -179,6 +180,11 @@ impl Policy {
     pub fn speaks_of(&self, subject: &Subject, labels: &BTreeMap<String, String>) -> bool {
         let governing = self.governing(subject, labels);
         governing.ways.iter().any(|way| !matches!(way.base, Base::Rule(rule, _) if rule.images.is_empty()))
+    }
+
+    /// Whether what governs an image can depend on the Kubernetes namespace that it is for.
+    pub fn asks_for_namespaces(&self) -> bool {
+        self.rules.iter().chain(&self.floors).any(|rule| !rule.namespaces.is_empty())
     }
 
     fn narrowest<'p>(

@@ -197,7 +197,8 @@ fn decisions(policy: &Read, rules: usize) -> Result<Vec<f64>> {
     for number in 0..5000 {
         let repository: Repository = format!("{HOST}/team-{}/base/app", draws.below(rules / 5)).parse()?;
         let namespace = (number % 2 == 0).then(|| "web".to_owned());
-        let subject = Subject::new(Digest::of(b"image"), Some(repository), Origin::Fetched).in_namespace(namespace);
+        let subject =
+            Subject::new(Digest::of(b"image"), Some(repository), Origin::Fetched).in_namespace(namespace.into());
         let begun = Instant::now();
         let Answer::NeedsEvidence(governing) = policy.ask(black_box(&subject), &labels, Timestamp::UNIX_EPOCH) else {
             return Err("decided without evidence".into());

@@ -137,7 +137,7 @@ impl Cases<'_> {
         let origin = if table.claimed { Origin::Claimed } else { Origin::Fetched };
         let subject = Subject::new(digest, Some(reference.repository.clone()), origin)
             .tagged((&reference).into())
-            .in_namespace(table.namespace);
+            .in_namespace(table.namespace.into());
         (self.problems.len() == before).then(|| Case {
             name: table.name,
             at: format!("{}:{line}", self.file.display()),

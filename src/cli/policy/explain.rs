@@ -70,7 +70,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     let digest = reference.digest.unwrap_or_else(|| Digest::of(b"a digest that no policy pins"));
     let subject = Subject::new(digest, Some(reference.repository.clone()), origin)
         .tagged((&reference).into())
-        .in_namespace(arguments.namespace.clone());
+        .in_namespace(arguments.namespace.clone().into());
     let about = About { policy: &policy, subject: &subject, labels: &labels };
     let answer = policy.ask(&subject, &labels, Timestamp::now());
     let code = match &answer {
@@ -105,8 +105,10 @@ impl About<'_> {
             if !rule.nodes.selects(self.labels) {
                 return format!("only on nodes {}", rule.nodes);
             }
-            match &self.subject.namespace {
-                Some(namespace) if !rule.namespaces.is_empty() && !rule.namespaces.contains(namespace) => {
+            match self.subject.namespace.name() {
+                Some(namespace)
+                    if !rule.namespaces.is_empty() && !rule.namespaces.iter().any(|known| known == namespace) =>
+                {
                     format!("only in ns {}", rule.namespaces.join(","))
                 }
                 _ => "wider than what governs".to_owned(),
@@ -125,7 +127,7 @@ impl About<'_> {
         page.gap();
         page.row("image", reference.to_string());
         page.row("node", if labels.is_empty() { "no labels".to_owned() } else { labels.join(" ") });
-        let namespace = self.subject.namespace.as_deref();
+        let namespace = self.subject.namespace.name();
         page.row("namespace", namespace.unwrap_or("not known, as before the start: one that admits is enough"));
         if let Answer::Settled(Decision { violations, .. }) = answer {
             for violation in violations {
@@ -177,7 +179,7 @@ impl About<'_> {
             Answer::NeedsEvidence(_) => None,
         };
         page::json(&json!({
-            "image": reference.to_string(), "node": self.labels, "namespace": self.subject.namespace,
+            "image": reference.to_string(), "node": self.labels, "namespace": self.subject.namespace.name(),
             "exempt": governing.exempt().map(|exempt| &exempt.name), "rules": rules.collect::<Vec<_>>(),
             "not": not.collect::<Vec<_>>(), "decision": decision,
         }))

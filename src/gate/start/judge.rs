@@ -10,12 +10,15 @@ use crate::{
     },
     decisions::Asking,
     evidence::content::{Manifests, Trouble},
-    gate::{subjects::under, unpack::trouble},
-    image::{Digest, Reference, Repository, sanitize},
+    gate::{
+        subjects::{Called, under},
+        unpack::trouble,
+    },
+    image::{Digest, sanitize},
     limits,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::Subject,
+        evaluate::{Namespace, Subject, Tag},
     },
     selftest::Gate,
     snapshot::Snapshot,
@@ -51,7 +54,7 @@ struct Piece {
     image: String,
     /// By what its manifest is found.
     by: By,
-    called: Called,
+    asked: Asked,
     /// The snapshot that its files are.
     key: String,
 }
@@ -63,11 +66,21 @@ enum By {
     Target(Digest),
 }
 
-enum Called {
-    /// By the name that it was asked for, which selects the rule; a text that is none proves none.
-    Name(Option<Repository>),
+enum Asked {
+    /// By this name, which selects the rule.
+    By(Called),
     /// By a digest: every name that leads to it has to admit it.
-    AnyName,
+    ByAnyName,
+}
+
+/// Where a container is to run, and by what it is judged.
+struct Place<'a> {
+    snapshot: &'a Arc<Snapshot>,
+    /// containerd's namespace.
+    namespace: &'a str,
+    snapshotter: &'a str,
+    /// The namespace of its pod.
+    within: Namespace,
 }
 
 type Result<T> = std::result::Result<T, Violation>;
@@ -86,16 +99,18 @@ impl Start {
             Err(status) => return (None, vec![Judged::refused(trouble(status.into()))]),
         };
         let (pod, pieces) = tokio::join!(self.pod(namespace, &container), self.pieces(namespace, &container));
-        let pieces = match pod.as_ref().map_err(Clone::clone).and(pieces) {
-            Ok(pieces) => pieces,
+        let within = pod.as_ref().map_err(Clone::clone).and_then(|pod| within(&snapshot, &container, pod.as_deref()));
+        let (within, pieces) = match within.and_then(|within| Ok((within, pieces?))) {
+            Ok(both) => both,
             Err(violation) => {
                 return (pod.ok().flatten(), vec![Judged { image: said(&container), ..Judged::refused(violation) }]);
             }
         };
+        let place = Place { snapshot: &snapshot, namespace, snapshotter: &container.snapshotter, within };
         let mut judged = Vec::new();
         for piece in pieces {
             let decision = match piece {
-                Ok(piece) => self.decide(&snapshot, namespace, &container.snapshotter, piece).await,
+                Ok(piece) => self.decide(&place, piece).await,
                 Err(decided) => decided,
             };
             judged.push(decision);
@@ -143,7 +158,7 @@ impl Start {
             None => Ok(Piece {
                 image,
                 by: By::Config(cri.config),
-                called: Called::by(cri.image.as_deref(), &cri.requested),
+                asked: Asked::of(cri.image.as_deref(), &cri.requested),
                 key: container.snapshot_key.clone(),
             }),
         };
@@ -161,26 +176,21 @@ impl Start {
         let Some(target) = target else {
             return Err(no_image(format!("{} is no image on this node", described(&image))));
         };
-        let called = Called::Name(repository(&image));
-        Ok(Piece { image, by: By::Target(target), called, key: container.snapshot_key.clone() })
+        let asked = Asked::By(Called::by(&image));
+        Ok(Piece { image, by: By::Target(target), asked, key: container.snapshot_key.clone() })
     }
 
-    async fn decide(&self, snapshot: &Arc<Snapshot>, namespace: &str, snapshotter: &str, piece: Piece) -> Judged {
+    async fn decide(&self, place: &Place<'_>, piece: Piece) -> Judged {
         let image = Some(shown(&piece.image));
-        let decision = match self.look(snapshot, namespace, snapshotter, &piece).await {
+        let decision = match self.look(place, &piece).await {
             Ok(decision) => decision,
             Err(violation) => Decision::refused(violation),
         };
         Judged { image, decision }
     }
 
-    async fn look(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        namespace: &str,
-        snapshotter: &str,
-        piece: &Piece,
-    ) -> Result<Decision> {
+    async fn look(&self, place: &Place<'_>, piece: &Piece) -> Result<Decision> {
+        let &Place { namespace, snapshotter, .. } = place;
         let base = self.containerd.base(namespace, snapshotter, &piece.key).await;
         let base = match base.map_err(|status| trouble(status.into()))? {
             Some(Base::Empty) => None,
@@ -195,7 +205,7 @@ impl Start {
                 if manifests.is_empty() {
                     return Err(other_layers(&format!("its files are not those of {}", described(&piece.image))));
                 }
-                return self.under_names(snapshot, namespace, piece, &manifests).await;
+                return self.under_names(place, piece, &manifests).await;
             }
         };
         if self.content.chain_of(namespace, config).await.map_err(trouble)? != base {
@@ -203,7 +213,7 @@ impl Start {
         }
         // What was met before and does not lead to an allow may not be all.
         if let Some(manifests) = self.content.remembered(namespace, config) {
-            let decision = self.under_names(snapshot, namespace, piece, &manifests).await?;
+            let decision = self.under_names(place, piece, &manifests).await?;
             if decision.verdict == Verdict::Allow {
                 return Ok(decision);
             }
@@ -215,25 +225,19 @@ impl Start {
                 described(&piece.image)
             )));
         }
-        self.under_names(snapshot, namespace, piece, &manifests).await
+        self.under_names(place, piece, &manifests).await
     }
 
     /// The decision about an image that any of `manifests` is, under each of its names; the first refusal where there is
     /// one.
-    async fn under_names(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        namespace: &str,
-        piece: &Piece,
-        manifests: &Manifests,
-    ) -> Result<Decision> {
-        let names = match &piece.called {
-            Called::Name(name) => vec![name.clone()],
-            Called::AnyName => self.names(namespace, manifests).await.map_err(trouble)?,
+    async fn under_names(&self, place: &Place<'_>, piece: &Piece, manifests: &Manifests) -> Result<Decision> {
+        let names = match &piece.asked {
+            Asked::By(name) => vec![name.clone()],
+            Asked::ByAnyName => self.names(place.namespace, manifests).await.map_err(trouble)?,
         };
         let mut admitted = None;
         for name in names {
-            let decision = self.under_name(snapshot, namespace, manifests, name.as_ref()).await;
+            let decision = self.under_name(place, manifests, &name).await;
             if decision.verdict != Verdict::Allow {
                 return Ok(decision);
             }
@@ -242,14 +246,10 @@ impl Start {
         Ok(admitted.unwrap_or_default())
     }
 
-    async fn under_name(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        namespace: &str,
-        manifests: &Manifests,
-        name: Option<&Repository>,
-    ) -> Decision {
-        let subjects: Vec<Subject> = manifests.iter().flat_map(|documents| under(snapshot, documents, name)).collect();
+    async fn under_name(&self, place: &Place<'_>, manifests: &Manifests, called: &Called) -> Decision {
+        let Place { snapshot, namespace, within, .. } = place;
+        let subjects = manifests.iter().flat_map(|documents| under(snapshot, documents, called, within));
+        let subjects: Vec<Subject> = subjects.collect();
         let decision = self.admission.decide(snapshot, subjects.clone(), Asking::Offline).await;
         match (decision.verdict, decision.code()) {
             (Verdict::Allow, _) => {
@@ -271,23 +271,22 @@ impl Start {
         }
     }
 
-    /// The repositories that the image records call any of `manifests` by; none that is known where there is no such record.
-    async fn names(
-        &self,
-        namespace: &str,
-        manifests: &Manifests,
-    ) -> std::result::Result<Vec<Option<Repository>>, Trouble> {
-        let mut names = Vec::new();
+    /// What the image records call any of `manifests` by; nothing that is known where there is no such record.
+    async fn names(&self, namespace: &str, manifests: &Manifests) -> std::result::Result<Vec<Called>, Trouble> {
+        let mut names: Vec<Called> = Vec::new();
         for document in manifests.iter().flatten() {
             for record in self.containerd.images(namespace, &document.digest).await? {
-                let name = repository(&record.name).filter(|_| record.name.contains('/'));
-                if name.is_some() && !names.contains(&name) {
+                let name = Called::by(&record.name);
+                if name.repository.is_some() && record.name.contains('/') && !names.contains(&name) {
                     names.push(name);
                 }
             }
         }
+        // Whoever fetches by a tag gets a record by the digest beside it.
+        let tagged: Vec<_> = names.iter().filter(|name| name.tag != Tag::None).cloned().collect();
+        names.retain(|name| name.tag != Tag::None || !tagged.iter().any(|other| other.repository == name.repository));
         match names.len() {
-            0 => Ok(vec![None]),
+            0 => Ok(vec![Called::default()]),
             1..=limits::NAMES => Ok(names),
             many => Err(Trouble::Unreachable(format!("{many} names lead to its image, more than {}", limits::NAMES))),
         }
@@ -306,16 +305,16 @@ impl Start {
     }
 }
 
-impl Called {
-    /// By what an image was asked for, which its pod called `written`. An identifier, or its first digits, reads like the
+impl Asked {
+    /// As its pod called it, which is `written`, or else as it was asked for. An identifier, or its first digits, reads like the
     /// name of one of Docker Hub's repositories, and is none.
-    fn by(written: Option<&str>, requested: &str) -> Self {
+    fn of(written: Option<&str>, requested: &str) -> Self {
         let is_identifier =
             |text: &str| text.starts_with("sha256:") || text.bytes().all(|byte| byte.is_ascii_hexdigit());
         match written.filter(|written| !is_identifier(written)) {
-            Some(written) => Self::Name(repository(written)),
-            None if is_identifier(requested) => Self::AnyName,
-            None => Self::Name(repository(requested)),
+            Some(written) => Self::By(Called::by(written)),
+            None if is_identifier(requested) => Self::ByAnyName,
+            None => Self::By(Called::by(requested)),
         }
     }
 }
@@ -332,12 +331,21 @@ fn mounted(cri: &CriContainer, volume: &ImageVolume) -> Result<Piece> {
         .filter(|(key, _)| Path::new(key).is_absolute())
         .ok_or_else(|| unreadable("an image is mounted from a place that tells neither its digest nor its snapshot"))?;
     let image = volume.image.clone().unwrap_or_else(|| volume.requested.clone());
-    let called = Called::by(volume.image.as_deref(), &volume.requested);
-    Ok(Piece { image, by: By::Target(target), called, key })
+    let asked = Asked::of(volume.image.as_deref(), &volume.requested);
+    Ok(Piece { image, by: By::Target(target), asked, key })
 }
 
-fn repository(text: &str) -> Option<Repository> {
-    text.parse::<Reference>().ok().map(|reference| reference.repository)
+/// The Kubernetes namespace whose rules are about `container`. What belongs to a pod that is not known is refused where
+/// that could make a difference.
+fn within(snapshot: &Snapshot, container: &Container, pod: Option<&Pod>) -> Result<Namespace> {
+    let is_of_pod = matches!(container.cri, Ok(Some(Cri::Container(_))));
+    match pod {
+        Some(pod) => Ok(Namespace::Is(pod.namespace.clone())),
+        None if is_of_pod && snapshot.policy.as_ref().is_some_and(|policy| policy.asks_for_namespaces()) => {
+            Err(unreadable("there is no sandbox of its pod, and the policy asks for its namespace"))
+        }
+        None => Ok(Namespace::Outside),
+    }
 }
 
 fn said(container: &Container) -> Option<String> {

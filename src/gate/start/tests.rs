@@ -1,4 +1,5 @@
 mod node;
+mod scope;
 
 use std::{
     os::unix::net::UnixDatagram,

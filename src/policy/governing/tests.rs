@@ -151,7 +151,7 @@ fn before_the_start_a_namespace_in_which_it_is_admitted_is_enough() {
         floor("guard", "**", "\"deny\"", "namespaces = [\"play\"]"),
     ));
     let within = |namespace: Option<&str>, signed: &[&str]| {
-        let subject = subject("reg.io/x").in_namespace(namespace.map(str::to_owned));
+        let subject = subject("reg.io/x").in_namespace(namespace.map(str::to_owned).into());
         let decision = decide(&policy, &subject, signed);
         (decision.verdict, decision.rule.unwrap())
     };
@@ -243,7 +243,7 @@ fn what_is_kept_is_kept_for_these_rules_in_this_mode_alone() {
     };
     let base = identity(&keys, &subject("reg.io/x"), now());
     assert_eq!(base, identity(&keys, &subject("reg.io/y"), now()));
-    assert_eq!(base, identity(&keys, &subject("reg.io/x").in_namespace(Some("n".into())), now()));
+    assert_eq!(base, identity(&keys, &subject("reg.io/x").in_namespace(Namespace::Is("n".into())), now()));
     let from_host = Subject { origin: Origin::FetchedFromHost, ..subject("reg.io/x") };
     assert_ne!(base, identity(&keys, &from_host, now()), "a name that is not proven admits less");
     let tagged = policy(&rule("app", "reg.io/app:prod-*", "{ all = [\"ci\"] }", ""));

@@ -99,6 +99,10 @@ impl Node {
         self.blobs.remove(&digest.to_string());
     }
 
+    pub(super) fn forget_container(&mut self, id: &str) {
+        self.containers.remove(id);
+    }
+
     pub(super) fn forget_snapshot(&mut self, key: &str) {
         self.snapshots.remove(key);
     }
