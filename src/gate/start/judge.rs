@@ -109,11 +109,7 @@ impl Start {
         let place = Place { snapshot: &snapshot, namespace, snapshotter: &container.snapshotter, within };
         let mut judged = Vec::new();
         for piece in pieces {
-            let decision = match piece {
-                Ok(piece) => self.decide(&place, piece).await,
-                Err(decided) => decided,
-            };
-            judged.push(decision);
+            judged.push(self.decide(&place, piece).await);
         }
         (pod.ok().flatten(), judged)
     }
@@ -139,12 +135,12 @@ impl Start {
         }
     }
 
-    /// The images of `container`, or what is decided about one without looking at its files.
-    async fn pieces(&self, namespace: &str, container: &Container) -> Result<Vec<std::result::Result<Piece, Judged>>> {
+    /// The images of `container`: its own first.
+    async fn pieces(&self, namespace: &str, container: &Container) -> Result<Vec<Piece>> {
         let cri = match &container.cri {
             Ok(Some(Cri::Container(cri))) => cri,
             // A pod's sandbox, or a container of another client: the name is all that says what it was made from.
-            Ok(_) => return self.by_name(namespace, container).await.map(|piece| vec![Ok(piece)]),
+            Ok(_) => return self.by_name(namespace, container).await.map(|piece| vec![piece]),
             Err(why) => return Err(unreadable(&why.0)),
         };
         if cri.restored {
@@ -153,16 +149,13 @@ impl Start {
             return Err(Violation { code: Code::RestoredCheckpoint, found, fix });
         }
         let image = cri.image.clone().unwrap_or_else(|| container.image.clone());
-        let own = match self.admission.one_time().decision(Gate::Start, &cri.config) {
-            Some(decision) => Err(Judged { image: Some(shown(&image)), decision }),
-            None => Ok(Piece {
-                image,
-                by: By::Config(cri.config),
-                asked: Asked::of(cri.image.as_deref(), &cri.requested),
-                key: container.snapshot_key.clone(),
-            }),
+        let own = Piece {
+            image,
+            by: By::Config(cri.config),
+            asked: Asked::of(cri.image.as_deref(), &cri.requested),
+            key: container.snapshot_key.clone(),
         };
-        let volumes = cri.image_volumes.iter().map(|volume| mounted(cri, volume).map(Ok));
+        let volumes = cri.image_volumes.iter().map(|volume| mounted(cri, volume));
         std::iter::once(Ok(own)).chain(volumes).collect()
     }
 
@@ -210,6 +203,9 @@ impl Start {
         };
         if self.content.chain_of(namespace, config).await.map_err(trouble)? != base {
             return Err(other_layers(&format!("its files are not those of {}", described(&piece.image))));
+        }
+        if let Some(decision) = self.admission.one_time().decision(Gate::Start, config) {
+            return Ok(decision);
         }
         // What was met before and does not lead to an allow may not be all.
         if let Some(manifests) = self.content.remembered(namespace, config) {

@@ -429,17 +429,27 @@ async fn an_image_of_the_self_test_is_answered_as_planned() {
     let mut node = Node::default();
     let (refused, admitted) = (node.image(&["a"], "refused", ""), node.image(&["a"], "admitted", ""));
     node.pod_container("refused", &refused, NAME, usual);
-    node.pod_container("admitted", &admitted, NAME, usual);
+    for id in ["admitted", "borrowed", "nowhere"] {
+        node.pod_container(id, &admitted, NAME, usual);
+    }
+    node.snapshot("borrowed", Some(&Digest::of(b"other")));
+    node.forget_snapshot("nowhere");
     let gate = Gate::new(node, "").await;
     let list = gate.start.admission.one_time();
     let start = selftest::Gate::Start;
-    let (one, _other) = (
+    let (one, other) = (
         list.list([refused.manifest, refused.config], Some(start)),
         list.list([admitted.manifest, admitted.config], None),
     );
     assert!(gate.ask("refused").await.starts_with("DENY PG411"));
-    assert!(gate.ask("admitted").await.starts_with("ALLOW "));
     assert!(one.was_asked(start));
+    for id in ["borrowed", "nowhere"] {
+        let answer = gate.ask(id).await;
+        assert!(answer.starts_with("DENY PG109"), "the files are another image's: {answer}");
+    }
+    assert!(!other.was_asked(start));
+    assert!(gate.ask("admitted").await.starts_with("ALLOW "));
+    assert!(other.was_asked(start));
     drop(one);
     assert!(gate.ask("refused").await.starts_with("DENY PG201"));
 }
