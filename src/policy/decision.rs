@@ -136,7 +136,7 @@ codes! {
         "plain HTTP, or an address of the node itself that only an archive names"
         "name the registry in config.toml",
     ContainerdUnreachable = 307 "containerd-unreachable"
-        "containerd did not answer, or a blob is gone"
+        "containerd did not answer, or a blob or a snapshot is gone"
         "the client retries; look at containerd",
     DeadlineExceeded = 308 "deadline-exceeded"
         "the decision took too long"

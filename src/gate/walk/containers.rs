@@ -123,6 +123,10 @@ impl Walk {
             return Ok(standing);
         }
         let known = self.known(inventory.namespace(), &container).await?;
+        if let Known::Base { base: None, .. } = known {
+            let found = "its files are in no snapshot, which alone tells what image they are".to_owned();
+            return Ok(ContainerStanding { decision: unknown(found, "start it anew"), ..standing });
+        }
         let (decision, documents) = match alike.get(&known) {
             Some(judged) => judged.clone(),
             None => {

@@ -264,8 +264,12 @@ impl Content {
             }
             "Snapshots/Stat" => {
                 let key = StatSnapshotRequest::decode(message).unwrap().key;
-                let parent = self.parents.get(&key).cloned().unwrap_or_default();
-                Answer::message(&StatSnapshotResponse { info: Some(Snapshot { parent, ..Snapshot::default() }) })
+                match self.parents.get(&key).cloned() {
+                    Some(parent) => {
+                        Answer::message(&StatSnapshotResponse { info: Some(Snapshot { parent, ..Snapshot::default() }) })
+                    }
+                    None => Answer::missing(),
+                }
             }
             "RuntimeService/Status" => {
                 let spec = if self.connected { "/etc/pullgate/base-spec.json" } else { "" };
@@ -362,6 +366,30 @@ async fn a_container_is_judged_by_what_it_runs_though_its_record_is_gone_or_lead
     node.walk().await;
     let news = node.news();
     assert!(news.len() == 2 && news.iter().all(|entry| entry.contains("RETRY PG307")), "{news:?}");
+}
+
+#[tokio::test]
+async fn a_name_alone_vouches_for_no_container() {
+    let node = Node::new(ENFORCE).await;
+    node.bring("good", "reg.io/good");
+    for id in ["gone", "directory", "unnamed", "there"] {
+        node.run(id, "good", false, false);
+    }
+    {
+        let mut content = node.content();
+        content.parents.remove("gone");
+        content.containers[1].snapshot_key.clear();
+        content.containers[2].snapshot_key.clear();
+        content.containers[2].image.clear();
+    }
+    node.walk().await;
+    let mut news = node.news();
+    news.sort();
+    assert_eq!(news.len(), 3, "{news:?}");
+    for (entry, id) in news.iter().zip(["directory", "gone", "unnamed"]) {
+        let begins = entry.starts_with(&format!("container {id} started without the start gate (by no pod), runs "));
+        assert!(begins && entry.contains("RETRY PG307: its files are in no snapshot"), "{news:?}");
+    }
 }
 
 #[tokio::test]
