@@ -20,6 +20,8 @@ const POLICY: &str = "src/policy/document/tests.rs";
 const SANDBOX: &str = "src/node/sandbox.rs";
 const VERIFIED: &str = "src/gate/watch/verified.rs";
 const WATCH: &str = "src/gate/watch/tests.rs";
+const WATCHED_CONTAINERS: &str = "src/gate/watch/tests/containers.rs";
+const WATCHED_REGISTRIES: &str = "src/gate/watch/tests/registries.rs";
 const START: &str = "src/gate/start/tests.rs";
 const TOKENS: &str = "src/evidence/registry/token.rs";
 
@@ -77,15 +79,23 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("INDEX_CHILDREN", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
     ("INDEX_CHOICES", "tests/registry/decisions.rs", "an_index_with_many_children_for_one_node_is_refused"),
     ("JOURNAL_ENTRY_BYTES", "src/audit/chain.rs", "entries_are_read_one_at_a_time_and_each_is_bounded"),
-    ("NODE_CONTAINERS", WATCH, "the_containers_of_a_namespace_are_bounded"),
+    ("NODE_CONTAINERS", WATCHED_CONTAINERS, "the_containers_of_a_namespace_are_bounded"),
     ("NODE_DOCUMENTS", "src/evidence/content/inventory/tests.rs", "the_documents_of_a_namespace_are_bounded"),
     ("NODE_LINKS", "src/evidence/content/inventory/tests.rs", "what_documents_list_is_bounded"),
     ("TOLD_PAUSE", WATCH, "several_records_of_one_image_are_looked_at_together_and_what_happens_meanwhile_too"),
     ("TOLD_WAITING", WATCH, "more_than_there_is_room_for_leads_to_a_walk"),
     ("VERIFY_AGAIN", VERIFIED, "an_answer_holds_for_its_policy_and_a_lack_of_one_is_asked_for_ever_more_rarely"),
     ("VERIFY_AGAIN_MOST", VERIFIED, "an_answer_holds_for_its_policy_and_a_lack_of_one_is_asked_for_ever_more_rarely"),
-    ("PARALLEL_VERIFICATIONS", WATCH, "registries_are_asked_little_at_a_time_and_left_in_peace_when_they_ask_for_it"),
-    ("VERIFY_PAUSE", WATCH, "registries_are_asked_little_at_a_time_and_left_in_peace_when_they_ask_for_it"),
+    (
+        "PARALLEL_VERIFICATIONS",
+        WATCHED_REGISTRIES,
+        "registries_are_asked_little_at_a_time_and_left_in_peace_when_they_ask_for_it",
+    ),
+    (
+        "VERIFY_PAUSE",
+        WATCHED_REGISTRIES,
+        "registries_are_asked_little_at_a_time_and_left_in_peace_when_they_ask_for_it",
+    ),
     ("WALK_LONGEST", WATCH, "a_walk_that_fails_is_tried_again_ever_later_and_one_that_hangs_ends"),
     ("WALK_RETRY", WATCH, "a_walk_that_fails_is_tried_again_ever_later_and_one_that_hangs_ends"),
     ("WATCHED", "src/gate/watch/seen.rs", "what_is_remembered_is_bounded"),

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What an image was asked for by. A text that is no name proves none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Called {
     pub(super) repository: Option<Repository>,
     pub(super) tag: Tag,
@@ -43,9 +43,19 @@ pub(super) fn subjects(snapshot: &Snapshot, documents: &[NamedDocument]) -> Vec<
     documents.iter().flat_map(named).collect()
 }
 
+/// As [`under`], of every image that can be meant.
+pub(super) fn all_under(
+    snapshot: &Snapshot,
+    manifests: &[Vec<NamedDocument>],
+    called: &Called,
+    namespace: &Namespace,
+) -> Vec<Subject> {
+    manifests.iter().flat_map(|documents| under(snapshot, documents, called, namespace)).collect()
+}
+
 /// Every document of an image under the name `called`, or without one, for `namespace`. The name says where it comes from
 /// only where containerd noted that of the document, or of an index that lists it.
-pub(super) fn under<'a>(
+fn under<'a>(
     snapshot: &'a Snapshot,
     documents: &'a [NamedDocument],
     called: &'a Called,

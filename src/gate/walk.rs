@@ -2,14 +2,12 @@
 
 mod containers;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::task::JoinSet;
 
-pub use self::containers::{ContainerStanding, Origin};
+use self::containers::Alike;
+pub use self::containers::{ContainerStanding, Origin, PieceStanding};
 use super::subjects::subjects;
 use crate::{
     admission::Admission,
@@ -172,7 +170,7 @@ impl Walk {
             let found = format!("more than {} containers are in {namespace}", limits::NODE_CONTAINERS);
             return Err(Trouble::Unreachable(found));
         }
-        let (mut standing, mut alike) = (Vec::new(), HashMap::new());
+        let (mut standing, mut alike) = (Vec::new(), Alike::default());
         for container in containers.into_iter().filter(|container| running.contains(&container.id)) {
             standing.push(self.container(snapshot, asking, inventory, container, &mut alike).await?);
         }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use self::{quarantine::Removed, seen::Seen, verified::Verified, verifying::Question};
-use super::walk::{ContainerStanding, Judged, Origin, Standing, Walk};
+use super::walk::{ContainerStanding, Judged, Origin, PieceStanding, Standing, Walk};
 use crate::{
     activation::Activation,
     audit::{Facts, Id, Journal, Record, watched::Container},
@@ -382,7 +382,8 @@ impl Watch {
             }
         }
         for container in news.containers {
-            let ContainerStanding { namespace, id, image, decision, origin, .. } = &container;
+            let ContainerStanding { namespace, id, origin, .. } = &container;
+            let Some(PieceStanding { image, decision, .. }) = container.decisive() else { continue };
             let facts = facts(snapshot, decision, image, None, namespace);
             let about = Container { id, beside_start_gate: *origin == Origin::Client };
             if !self.write(|id| Record::container_not_admitted(id, about, decision, &facts)).await {
@@ -405,7 +406,8 @@ impl Watch {
             images.map(Standing::name).collect()
         };
         let (refused, unknown) = (named(Verdict::Deny), named(Verdict::Inconclusive));
-        let without = judged.containers.iter().filter(|container| container.decision.verdict != Verdict::Allow).count();
+        let without =
+            judged.containers.iter().filter(|container| container.decision().verdict != Verdict::Allow).count();
         let containers = (judged.containers.len(), without);
         let images = judged.images.len();
         self.write(|_| Record::node_judged(snapshot.revision(), images, &refused, &unknown, containers)).await;

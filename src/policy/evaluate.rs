@@ -56,7 +56,7 @@ impl Subject {
 }
 
 /// Which tag was asked for. A rule that admits some tags only admits nothing that came without one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tag {
     /// None: it was asked for by its digest.
     #[default]
@@ -78,7 +78,7 @@ impl From<&Reference> for Tag {
 }
 
 /// The Kubernetes namespace that an image is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Namespace {
     /// A gate before the start cannot know: it is enough that it would be admitted into some namespace on this node.
     #[default]

@@ -98,7 +98,7 @@ fn progress(done: usize, of: usize) {
 
 fn worst(judged: &Judged) -> Verdict {
     let images = judged.images.iter().map(|image| image.decision.verdict);
-    let all: Vec<Verdict> = images.chain(judged.containers.iter().map(|it| it.decision.verdict)).collect();
+    let all: Vec<Verdict> = images.chain(judged.containers.iter().map(|it| it.decision().verdict)).collect();
     match (all.contains(&Verdict::Deny), all.contains(&Verdict::Inconclusive)) {
         (true, _) => Verdict::Deny,
         (false, true) => Verdict::Inconclusive,
@@ -108,17 +108,17 @@ fn worst(judged: &Judged) -> Verdict {
 
 /// How many containers run from the image.
 fn running(judged: &Judged, image: &Standing) -> usize {
-    let from = |it: &&ContainerStanding| it.namespace == image.namespace && it.documents.contains(&image.target);
+    let from = |it: &&ContainerStanding| it.namespace == image.namespace && it.has(&image.target);
     judged.containers.iter().filter(from).count()
 }
 
 /// Containers that say more than their images: refused ones, and those whose image has no record any more.
 fn apart(judged: &Judged) -> impl Iterator<Item = &ContainerStanding> {
     let recorded = |it: &ContainerStanding| {
-        let is = |image: &Standing| it.namespace == image.namespace && it.documents.contains(&image.target);
+        let is = |image: &Standing| it.namespace == image.namespace && it.has(&image.target);
         judged.images.iter().any(is)
     };
-    judged.containers.iter().filter(move |it| it.decision.verdict != Verdict::Allow || !recorded(it))
+    judged.containers.iter().filter(move |it| it.decision().verdict != Verdict::Allow || !recorded(it))
 }
 
 fn in_text(snapshot: &Snapshot, judged: &Judged, asked: bool) -> String {
@@ -134,11 +134,12 @@ fn in_text(snapshot: &Snapshot, judged: &Judged, asked: bool) -> String {
         rows.push(row(&image.decision, &image.namespace, runs, image.name()));
     }
     let mut containers: Vec<&ContainerStanding> = apart(judged).collect();
-    containers.sort_by_key(|container| order(container.decision.verdict));
+    containers.sort_by_key(|container| order(container.decision().verdict));
     for container in containers {
         let id: String = container.id.chars().take(12).collect();
-        let name = format!("container {id} of {}", container.image);
-        rows.push(row(&container.decision, &container.namespace, "yes".to_owned(), name));
+        let image = container.decisive().map_or(&container.image, |piece| &piece.image);
+        let name = format!("container {id} of {image}");
+        rows.push(row(&container.decision(), &container.namespace, "yes".to_owned(), name));
     }
     let mut widths = [0; 5];
     for row in &rows {
@@ -221,11 +222,12 @@ fn in_json(snapshot: &Snapshot, judged: &Judged) -> Value {
             Origin::Sandbox => "sandbox",
             Origin::Client => "client",
         };
+        let image = container.decisive().map_or(&container.image, |piece| &piece.image);
         let about = json!({
-            "namespace": container.namespace, "id": container.id, "image": container.image, "made-by": by,
+            "namespace": container.namespace, "id": container.id, "image": image, "made-by": by,
             "start-gate": container.hooked,
         });
-        merged(about, &container.decision)
+        merged(about, &container.decision())
     };
     json!({
         "policy": snapshot.revision(),
@@ -241,6 +243,7 @@ mod tests {
     use super::*;
     use crate::{
         evidence::content::Record,
+        gate::PieceStanding,
         image::Digest,
         policy::decision::{Code, Violation},
     };
@@ -273,10 +276,13 @@ mod tests {
             origin: Origin::Pod,
             hooked: true,
             self_test: false,
-            documents: BTreeSet::from([Digest::of(image.as_bytes())]),
             created: None,
             runtime: String::new(),
-            decision: decision(code),
+            pieces: vec![PieceStanding::new(
+                &format!("reg.io/{image}"),
+                BTreeSet::from([Digest::of(image.as_bytes())]),
+                decision(code),
+            )],
         }
     }
 

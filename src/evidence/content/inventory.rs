@@ -46,7 +46,7 @@ impl Inventory {
     }
 
     /// The names of the records that lead to `digest`.
-    pub(super) fn names(&self, digest: &Digest) -> impl Iterator<Item = &str> {
+    pub fn names(&self, digest: &Digest) -> impl Iterator<Item = &str> {
         self.records.get(digest).into_iter().flatten().map(|record| record.name.as_str())
     }
 

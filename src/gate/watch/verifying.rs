@@ -9,12 +9,12 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{State, Watch};
+use super::{State, Watch, verified::About};
 use crate::{
     activation::Activation,
     decisions::Asking,
     evidence::content::Trouble,
-    gate::walk::{ContainerStanding, Judged, Standing},
+    gate::walk::{ContainerStanding, Judged, PieceStanding, Standing},
     image::Digest,
     limits,
     policy::decision::{Code, Decision, Verdict},
@@ -29,8 +29,8 @@ pub(super) const SLICE: usize = 16;
 pub(super) enum Question {
     /// The image whose records lead to this.
     Image(Digest),
-    /// The image of this container, which has no record.
-    Container(String),
+    /// An image of a container, and one of the containers that have it.
+    OfContainer(About, String),
 }
 
 /// What is news in a judgement.
@@ -44,6 +44,11 @@ pub(super) struct News {
 fn is_open(decision: &Decision) -> bool {
     let registries = |code: Code| (300..400).contains(&(code as u16)) && code != Code::ContainerdUnreachable;
     decision.verdict == Verdict::Inconclusive && decision.code().is_some_and(registries)
+}
+
+/// What is asked about `piece`.
+fn about(piece: &PieceStanding) -> Option<About> {
+    piece.documents.first().map(|digest| About { digest: *digest, under: piece.under.clone() })
 }
 
 impl State {
@@ -61,7 +66,7 @@ impl State {
                 if self.verified.is_due(namespace, *target, revision, now) {
                     self.ask(namespace, Question::Image(*target));
                 }
-                match self.verified.of(namespace, &BTreeSet::from([*target]), revision) {
+                match self.verified.of(namespace, &BTreeSet::from([*target]), None, revision) {
                     Some(verified) => *decision = verified.clone(),
                     None => continue,
                 }
@@ -71,24 +76,22 @@ impl State {
             }
         }
         for container in &mut judged.containers {
-            let ContainerStanding { namespace, id, documents, decision, .. } = container;
-            if is_open(decision) {
-                match self.verified.of(namespace, documents, revision) {
-                    Some(verified) => *decision = verified.clone(),
-                    None => {
-                        let asked =
-                            |digest: &Digest| self.pending.contains(&(namespace.clone(), Question::Image(*digest)));
-                        if !documents.iter().any(asked) {
-                            self.ask(namespace, Question::Container(id.clone()));
-                        }
-                        if self.waiting.len() < limits::WATCHED {
-                            self.waiting.insert((namespace.clone(), id.clone()), container.clone());
-                        }
-                        continue;
-                    }
+            let ContainerStanding { namespace, id, pieces, .. } = container;
+            let mut waits = false;
+            for piece in pieces.iter_mut().filter(|piece| is_open(&piece.decision)) {
+                self.ask_about(namespace, id, piece, revision, now);
+                match self.verified.of(namespace, &piece.documents, piece.under.as_ref(), revision) {
+                    Some(verified) => piece.decision = verified.clone(),
+                    None => waits = true,
                 }
             }
-            if self.containers.is_news(namespace, id, decision, snapshot.config.mode) {
+            let Some(PieceStanding { decision, .. }) = container.decisive() else { continue };
+            let ContainerStanding { namespace, id, .. } = &*container;
+            if waits && decision.verdict != Verdict::Deny {
+                if self.waiting.len() < limits::WATCHED {
+                    self.waiting.insert((namespace.clone(), id.clone()), container.clone());
+                }
+            } else if self.containers.is_news(namespace, id, decision, snapshot.config.mode) {
                 news.containers.push(container.clone());
             }
         }
@@ -105,13 +108,37 @@ impl State {
         let containers: HashSet<_> = judged.containers.iter().map(key).collect();
         let run = |container: &ContainerStanding| {
             let namespace = container.namespace.clone();
-            container.documents.iter().map(move |digest| (namespace.clone(), *digest)).collect::<Vec<_>>()
+            let documents = container.pieces.iter().flat_map(|piece| &piece.documents);
+            documents.map(move |digest| (namespace.clone(), *digest)).collect::<Vec<_>>()
         };
         let verified = images.iter().cloned().chain(judged.containers.iter().flat_map(run)).collect();
         self.verified.keep(&verified);
         self.images.keep(&images, began);
         self.containers.keep(&containers, began);
         self.bypassing.keep(&containers, began);
+    }
+
+    /// Notes that `piece` of the container `id` is to be verified, unless it is, or that is to be done for another.
+    fn ask_about(&mut self, namespace: &str, id: &str, piece: &PieceStanding, revision: &str, now: Instant) {
+        let Some(about) = about(piece) else { return };
+        let is_pending = match piece.under.is_none() {
+            // What its image records lead to is verified as they are.
+            true => {
+                let asked = |digest: &Digest| self.pending.contains(&(namespace.to_owned(), Question::Image(*digest)));
+                piece.documents.iter().any(asked)
+                    || self.verified.of(namespace, &piece.documents, piece.under.as_ref(), revision).is_some()
+            }
+            false => {
+                let first = (namespace.to_owned(), Question::OfContainer(about.clone(), String::new()));
+                let next = self.pending.range(first..).next();
+                next.is_some_and(|(other, question)| {
+                    other == namespace && matches!(question, Question::OfContainer(other, _) if *other == about)
+                })
+            }
+        };
+        if !is_pending && self.verified.is_due(namespace, about.clone(), revision, now) {
+            self.ask(namespace, Question::OfContainer(about, id.to_owned()));
+        }
     }
 
     fn ask(&mut self, namespace: &str, question: Question) {
@@ -177,7 +204,7 @@ impl Watch {
         for question in questions {
             match question {
                 Question::Image(target) => targets.extend(there.contains(target).then_some(*target)),
-                Question::Container(id) => {
+                Question::OfContainer(_, id) => {
                     containers.extend(self.walk.container_with(snapshot, Asking::Usual, &inventory, id).await?);
                 }
             }
@@ -191,20 +218,28 @@ impl Watch {
             for Standing { namespace, target, decision, .. } in &judged.images {
                 state.verified.note(namespace, *target, decision, now);
             }
-            for ContainerStanding { namespace, documents, decision, .. } in &judged.containers {
-                if let Some(first) = documents.first() {
-                    state.verified.note(namespace, *first, decision, now);
+            for ContainerStanding { namespace, pieces, .. } in &judged.containers {
+                for piece in pieces {
+                    if let Some(about) = about(piece) {
+                        state.verified.note(namespace, about, &piece.decision, now);
+                    }
                 }
             }
             for question in questions {
                 state.pending.remove(&(namespace.to_owned(), question.clone()));
+                // As it is now it was judged above, if it is still there.
+                if let Question::OfContainer(_, id) = question {
+                    state.waiting.remove(&(namespace.to_owned(), id.clone()));
+                }
             }
             // Some may have waited for this.
             let waiting = std::mem::take(&mut state.waiting);
             judged.containers.extend(waiting.into_values());
         }
         let throttled = |decision: &Decision| decision.code() == Some(Code::RegistryThrottled);
-        let pause = judged.images.iter().any(|image| throttled(&image.decision));
+        let images = judged.images.iter().map(|image| &image.decision);
+        let pieces = judged.containers.iter().flat_map(|container| &container.pieces).map(|piece| &piece.decision);
+        let pause = images.chain(pieces).any(throttled);
         self.conclude(snapshot, judged, None).await;
         Ok(pause)
     }
