@@ -100,7 +100,8 @@ impl PublicKey {
     ///
     /// # Errors
     /// When it is anything else: several blocks, a private key or a certificate, a key of another algorithm, an RSA
-    /// key of fewer than 2048 or more than 8192 bits, a compressed or invalid point.
+    /// key of fewer than 2048 or more than 8192 bits, a compressed or invalid point, a point of small order. Each key has
+    /// one encoding that is read, so that one key is not taken for two.
     pub fn from_pem(pem: &str, algorithm: Algorithm) -> Result<Self, BadKey> {
         match pem.matches("-----BEGIN ").count() {
             0 => return Err(BadKey("not a public key: expected a PEM block `PUBLIC KEY`".into())),
@@ -117,9 +118,13 @@ impl PublicKey {
                 let key = VerificationKey::from_spki_with_scheme(&der, scheme).map_err(|e| BadKey(e.to_string()))?;
                 validate_raw_public_key(scheme, key.as_bytes()).map_err(|e| BadKey(e.to_string()))?;
                 parses(scheme, key.as_bytes())?;
+                is_the_one_encoding(found, &der, key.as_bytes())?;
                 Verifier::Sigstore(key)
             }
             None => {
+                if der.as_bytes().len() != P521_BYTES || !der.as_bytes().starts_with(&P521_BEGINNING) {
+                    return Err(BadKey("not an ECDSA P-521 public key with an uncompressed point".into()));
+                }
                 UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, der.as_bytes())
                     .parse()
                     .map_err(|_| BadKey("not an ECDSA P-521 public key".into()))?;
@@ -156,6 +161,52 @@ fn parses(scheme: SigningScheme, key: &[u8]) -> Result<(), BadKey> {
     }
 }
 
+/// Refuses what says the same key in another way, and keys whose signatures anybody can make.
+fn is_the_one_encoding(algorithm: KeyAlgorithm, der: &DerPublicKey, key: &[u8]) -> Result<(), BadKey> {
+    match algorithm {
+        // The header of a key of 2048 bits or more has four bytes.
+        KeyAlgorithm::Rsa if der.as_bytes().get(4..4 + RSA_ENCRYPTION.len()) != Some(&RSA_ENCRYPTION[..]) => {
+            Err(BadKey("the parameters of an RSA key are NULL, and are not left out; export it again".into()))
+        }
+        KeyAlgorithm::Ed25519 if is_of_small_order(key) => {
+            Err(BadKey("a point of small order, for which anybody can make signatures".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `AlgorithmIdentifier` of `rsaEncryption` (RFC 4055 section 1.2: the parameters must be NULL).
+const RSA_ENCRYPTION: [u8; 15] = [0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+
+/// A P-521 key (RFC 5480) with an uncompressed point: its size in bytes, and what stands before the coordinates.
+const P521_BYTES: usize = 158;
+const P521_BEGINNING: [u8; 26] = [
+    0x30, 0x81, 0x9b, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x23, 3, 0x81,
+    0x86, 0, 4,
+];
+
+/// Whether `key` is one of the eight points of edwards25519 whose order divides 8, in any encoding.
+fn is_of_small_order(key: &[u8]) -> bool {
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let Ok(mut y) = <[u8; 32]>::try_from(key) else { return false };
+    // The sign of x.
+    y[31] &= 0x7f;
+    let [first, middle @ .., last] = y;
+    // 0 and 1; p - 1, p and p + 1, where p is 2^255 - 19.
+    let small = first <= 1 && last == 0 && middle == [0; 30];
+    let near_p = (0xec..=0xee).contains(&first) && last == 0x7f && middle == [0xff; 30];
+    small || near_p || ORDER_8.contains(&y)
+}
+
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.algorithm, self.id)
@@ -187,6 +238,12 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::{
+        encoding::{AsDer, PublicKeyX509Der},
+        rsa,
+        signature::{ECDSA_P521_SHA512_ASN1_SIGNING, ED25519, EcdsaKeyPair, KeyPair as _},
+    };
+
     use super::{testing::*, *};
 
     #[test]
@@ -199,6 +256,89 @@ mod tests {
         assert!(!public.verifies(b"message", b""));
         let other = PublicKey::from_pem(&pem(&key()), Algorithm::EcdsaP256Sha256).unwrap();
         assert!(!other.verifies(b"message", signature.as_bytes()));
+    }
+
+    /// The PEM block of a key that is `parts`, one after the other.
+    fn of(parts: &[&[u8]]) -> String {
+        DerPublicKey::from_bytes(&parts.concat()).to_pem()
+    }
+
+    #[test]
+    fn one_key_in_another_encoding_is_no_second_key() {
+        let p521 = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_ASN1_SIGNING).unwrap();
+        let point = p521.public_key().as_ref();
+        let (x, y) = point[1..].split_at(66);
+        let read = |pem: &str| PublicKey::from_pem(pem, Algorithm::EcdsaP521Sha512);
+        let good = of(&[&P521_BEGINNING[..25], point]);
+        assert_eq!(good, of(&[AsDer::<PublicKeyX509Der<'_>>::as_der(p521.public_key()).unwrap().as_ref()]));
+        assert!(read(&good).is_ok());
+        let parity = 2 + (y[65] & 1);
+        let compressed = [&[0x30, 0x58], &P521_BEGINNING[3..21], &[3, 0x44, 0, parity], x].concat();
+        let hybrid = of(&[&P521_BEGINNING[..25], &[4 + parity], x, y]);
+        for other in [of(&[&compressed]), hybrid, of(&[point]), of(&[&[parity], x])] {
+            assert!(read(&other).is_err(), "{other}");
+        }
+
+        let rsa = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let der = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap();
+        let (header, key) = der.as_ref().split_at(19);
+        assert_eq!(header[4..], RSA_ENCRYPTION);
+        let length = u16::from_be_bytes([header[2], header[3]]) - 2;
+        let (mut algorithm, length) = (RSA_ENCRYPTION[..13].to_vec(), length.to_be_bytes());
+        algorithm[1] = 0x0b;
+        let without_parameters = of(&[&[0x30, 0x82], &length, &algorithm, key]);
+        for (name, algorithm) in Algorithm::ALL.iter().filter(|(name, _)| name.starts_with("rsa")) {
+            assert!(PublicKey::from_pem(&of(&[der.as_ref()]), *algorithm).is_ok(), "{name}");
+            assert!(PublicKey::from_pem(&without_parameters, *algorithm).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_for_which_anybody_can_sign_is_none() {
+        const HEADER: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+        let read = |key: &[u8]| PublicKey::from_pem(&of(&[&HEADER, key]), Algorithm::Ed25519);
+        let good = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
+        assert!(read(good.public_key().as_ref()).is_ok());
+        let with_ends = |first: u8, middle: u8, last: u8| {
+            let mut key = [middle; 32];
+            (key[0], key[31]) = (first, last);
+            key
+        };
+        // Of one of them this is the signature of every message: the neutral point, and zero.
+        let neutral = with_ends(1, 0, 0);
+        let anybodys = [neutral, [0; 32]].concat();
+        let lc = UnparsedPublicKey::new(&ED25519, neutral);
+        assert!(lc.verify(b"whatever", &anybodys).is_ok(), "the library began to refuse it");
+        for y in [
+            with_ends(0, 0, 0),
+            neutral,
+            with_ends(0xec, 0xff, 0x7f),
+            with_ends(0xed, 0xff, 0x7f),
+            with_ends(0xee, 0xff, 0x7f),
+        ] {
+            for sign in [0, 0x80] {
+                let mut key = y;
+                key[31] |= sign;
+                assert!(read(&key).is_err(), "{key:?}");
+            }
+        }
+        // RSA with the exponent 1: every signature is its own message.
+        let rsa = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let der = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap();
+        let before = der.as_ref().strip_suffix(&[2, 3, 1, 0, 1]).unwrap();
+        let exponent = |e: u8| {
+            let mut key = before.to_vec();
+            // What holds it is two bytes shorter, all the way out.
+            for (at, by) in [(2, 2u16), (21, 2), (26, 2)] {
+                let length = u16::from_be_bytes([key[at], key[at + 1]]) - by;
+                key[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            }
+            PublicKey::from_pem(&of(&[&key, &[2, 1, e]]), Algorithm::RsaPkcs1Sha256)
+        };
+        assert!(exponent(3).is_ok(), "{:?}", exponent(3));
+        for e in [0, 1, 2] {
+            assert!(exponent(e).is_err(), "{e}");
+        }
     }
 
     #[test]
