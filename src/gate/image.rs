@@ -104,20 +104,24 @@ async fn choices(
     }
 }
 
-/// What the decisions about the children make of the one about their index.
+/// What the decisions about the children make of the one about their index. A child that is refused only on paper is
+/// admitted, and stands in the way of none beside it that is refused.
 fn of_children(index: Decision, children: &[(Digest, Decision)]) -> Decision {
-    let first = |verdict| children.iter().find(|(_, child)| child.verdict == verdict);
-    match (first(Verdict::Deny), first(Verdict::Inconclusive), first(Verdict::Allow)) {
-        (None, None, Some((_, child))) => child.clone(),
-        (None, Some((_, child)), _) if index.verdict == Verdict::Deny => child.clone(),
-        (Some((digest, child)), _, _) => {
+    let refused = |verdict| children.iter().find(|(_, child)| child.verdict == verdict && !child.audit_only);
+    match (refused(Verdict::Deny), refused(Verdict::Inconclusive)) {
+        (Some((digest, child)), _) => {
             let about_child = child.violations.first().map(|violation| Violation {
                 found: format!("its child {digest}: {}", violation.found),
                 ..violation.clone()
             });
             Decision { violations: index.violations.into_iter().chain(about_child).collect(), ..index }
         }
-        _ => index,
+        (None, Some((_, child))) if index.verdict == Verdict::Deny && !index.audit_only => child.clone(),
+        (None, Some(_)) => index,
+        (None, None) => {
+            let on_paper = children.iter().find(|(_, child)| child.verdict != Verdict::Allow);
+            on_paper.or(children.first()).map_or(index, |(_, child)| child.clone())
+        }
     }
 }
 
@@ -154,6 +158,17 @@ mod tests {
         assert_eq!(of(retry(), vec![]).verdict, Verdict::Inconclusive);
         assert_eq!(of(retry(), vec![allow()]).verdict, Verdict::Allow);
         assert_eq!(of(retry(), vec![deny()]).verdict, Verdict::Inconclusive);
+        let on_paper = |decision: Decision| Decision { audit_only: true, ..decision };
+        for (children, verdict, refuses) in [
+            (vec![on_paper(deny()), allow()], Verdict::Deny, false),
+            (vec![allow(), on_paper(retry())], Verdict::Inconclusive, false),
+            (vec![on_paper(retry()), retry()], Verdict::Inconclusive, true),
+            (vec![on_paper(retry()), deny()], Verdict::Deny, true),
+            (vec![on_paper(deny()), retry()], Verdict::Inconclusive, true),
+        ] {
+            let decided = of(index(), children.clone());
+            assert_eq!((decided.verdict, !decided.audit_only), (verdict, refuses), "{children:?}");
+        }
         let codes: Vec<_> = of(index(), vec![deny()]).violations.iter().map(|violation| violation.code).collect();
         assert_eq!(codes, [Code::Unsigned, Code::UntrustedAttestor]);
     }

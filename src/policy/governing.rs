@@ -121,7 +121,7 @@ impl Policy {
     /// What governs `subject` on a node with `labels`.
     pub fn governing(&self, subject: &Subject, labels: &BTreeMap<String, String>) -> Governing<'_> {
         let name = subject.name.as_ref();
-        let rules = name.map(|name| self.tables.rules.about(Some(name))).unwrap_or_default();
+        let rules = self.tables.rules.about(name);
         let floors = self.floors_about(name, labels);
         let exempt = self.exempt_for(subject);
         let namespaces: Vec<Option<&str>> = match &subject.namespace {
@@ -158,7 +158,7 @@ impl Policy {
         labels: &BTreeMap<String, String>,
         namespace: Option<&str>,
     ) -> &Rule {
-        let rules = repository.map(|name| self.tables.rules.about(Some(name))).unwrap_or_default();
+        let rules = self.tables.rules.about(repository);
         match self.narrowest(&rules, labels, namespace) {
             Base::Rule(rule, _) => rule,
             Base::Exempt(_) => &self.default,

@@ -180,22 +180,23 @@ impl Start {
     }
 
     /// The decision about an image that any of `manifests` is, under each of its names; the first refusal where there is
-    /// one.
+    /// one, else the first on paper.
     async fn under_names(&self, place: &Place<'_>, piece: &Piece, manifests: &Manifests) -> Result<Decision> {
         let records = match &piece.asked {
             Asked::By(_) => Vec::new(),
             Asked::ByAnyName => self.records(place.namespace, manifests).await.map_err(trouble)?,
         };
         let names = piece.asked.names(records.iter().map(String::as_str)).map_err(trouble)?;
-        let mut admitted = None;
+        let (mut admitted, mut on_paper) = (None, None);
         for called in names {
             let decision = self.under_name(place, manifests, &called).await;
-            if decision.verdict != Verdict::Allow {
-                return Ok(decision);
+            match decision.verdict {
+                Verdict::Allow => admitted = admitted.or(Some(decision)),
+                _ if decision.audit_only => on_paper = on_paper.or(Some(decision)),
+                _ => return Ok(decision),
             }
-            admitted = admitted.or(Some(decision));
         }
-        Ok(admitted.unwrap_or_default())
+        Ok(on_paper.or(admitted).unwrap_or_default())
     }
 
     async fn under_name(&self, place: &Place<'_>, manifests: &Manifests, called: &Called) -> Decision {

@@ -215,6 +215,27 @@ fn a_tag_restricts_and_never_hands_over_to_a_wider_rule() {
 }
 
 #[test]
+fn every_image_is_also_one_without_a_name() {
+    let policy = policy(&format!(
+        "{}{}{}[default]\nrequire = {{ any = [\"ci\", \"release\"] }}\n",
+        rule("all", "**", "{ all = [\"ci\"] }", "nodes = { env = \"prod\" }"),
+        rule("payments", "**", "{ all = [\"ci\", \"release\"] }", "namespaces = [\"payments\"]"),
+        rule("named", "reg.io/**", "\"deny\"", "namespaces = [\"web\"]"),
+    ));
+    let within = |namespace: &str, signed: &[&str]| {
+        let nameless = Subject::new(image(), None, Origin::Claimed).in_namespace(Namespace::Is(namespace.to_owned()));
+        let decision = decide(&policy, &nameless, signed);
+        (decision.verdict, decision.rule.unwrap())
+    };
+    assert_eq!(within("payments", &["ci"]), (Verdict::Deny, "payments".to_owned()));
+    assert_eq!(within("payments", &["ci", "release"]), (Verdict::Allow, "payments".to_owned()));
+    assert_eq!(within("web", &["release"]), (Verdict::Deny, "all".to_owned()));
+    assert_eq!(within("web", &["ci"]), (Verdict::Allow, "all".to_owned()));
+    let nowhere = policy.select(None, &BTreeMap::new(), None);
+    assert_eq!(nowhere.name, "default");
+}
+
+#[test]
 fn pinned_digests_need_no_signer_and_no_proven_name() {
     let (here, other) = (image(), Digest::of(b"other"));
     let policy = policy(&format!(

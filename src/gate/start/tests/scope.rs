@@ -82,3 +82,27 @@ async fn a_rule_that_admits_some_tags_admits_no_other() {
     answers(node, &rules, &expected).await;
     answers(tagged_again, &rules, &[("v1", "ALLOW "), ("identifier", denied)]).await;
 }
+
+#[tokio::test]
+async fn by_an_identifier_a_name_that_only_audits_hides_no_other_that_refuses() {
+    let audits = "[[rule]]\nname = \"audits\"\nimages = [\"reg.io/b/**\"]\nrequire = \"deny\"\nmode = \"audit\"\n";
+    for other in ["reg.io/a/app:1", "reg.io/c/app:1"] {
+        let mut node = Node::default();
+        let image = node.image(&["a"], "app", "");
+        node.fetched(&image.manifest, "reg.io", "b/app");
+        node.record("reg.io/b/app:1", &image.manifest);
+        node.pod_container("x", &image, &image.config.to_string(), usual);
+        answers(node.clone(), audits, &[("x", "ALLOW ")]).await;
+        node.record(other, &image.manifest);
+        answers(node.clone(), audits, &[("x", "DENY PG201")]).await;
+        let admitted = exempt_elsewhere(&image.manifest);
+        answers(node, &format!("{audits}{admitted}"), &[("x", "ALLOW ")]).await;
+    }
+}
+
+/// Rules that admit `digest` by what it is under the other names.
+fn exempt_elsewhere(digest: &crate::image::Digest) -> String {
+    format!(
+        "[[rule]]\nname = \"pinned\"\nimages = [\"reg.io/a/**\", \"reg.io/c/**\"]\nrequire = {{ digests = [\"{digest}\"] }}\n"
+    )
+}
