@@ -19,6 +19,7 @@ use crate::{
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
     policy::decision::Violation,
+    reload,
     selftest::SelfTest,
     snapshot::Snapshot,
     status, systemd,
@@ -115,6 +116,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let reporting = tokio::spawn(status::serve(sockets.status, report));
 
     let (snapshot, _) = activation.load().await;
+    let reloading = tokio::spawn(reload::serve(sockets.reload, activation.clone()));
     write(&journal, Record::started(snapshot.config.mode)).await;
     systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
     let watching = tokio::spawn(watch.clone().run(activation.clone(), events.connections()));
@@ -145,6 +147,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     watching.abort();
     minding.abort();
     reporting.abort();
+    reloading.abort();
     testing.abort();
     testing_on_request.abort();
     keeping_time.abort();

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod log;
 pub mod node;
 pub mod policy;
+pub mod reload;
 pub mod selftest;
 pub mod snapshot;
 pub mod status;

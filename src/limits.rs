@@ -151,6 +151,8 @@ pub const KEPT_IMAGE_BYTES: u64 = 1 << 20;
 pub const KEPT_PIECES: usize = 16;
 /// Additions to the kept evidence that wait for the disk; more are lost, and asked for again.
 pub const KEPT_WAITING: usize = 256;
+/// Time for the files to be read again and to take force; less than systemd gives to a reload.
+pub const RELOAD: Duration = Duration::from_secs(20);
 /// Time for judging what is on the node before a new policy takes force.
 pub const WALK: Duration = Duration::from_secs(3);
 

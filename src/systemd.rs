@@ -40,6 +40,8 @@ pub struct Sockets {
     pub status: UnixListener,
     /// `selftest.sock`: whoever connects gets a self-test and its report; nothing is read.
     pub selftest: UnixListener,
+    /// `reload.sock`: whoever connects has the files read again, and is told what came of it; nothing is read.
+    pub reload: UnixListener,
 }
 
 /// Why there is a socket that cannot be served.
@@ -99,6 +101,7 @@ impl Sockets {
             start: socket("start.sock")?,
             status: socket("status.sock")?,
             selftest: socket("selftest.sock")?,
+            reload: socket("reload.sock")?,
         };
         for (_, path) in listeners {
             tracing::warn!("systemd handed over a socket that nothing here serves: {path:?}");
@@ -234,7 +237,7 @@ mod tests {
         assert!(is_at(&sockets.diff, &directory.join("diff.sock")));
         assert!(is_at(&sockets.transfer, &directory.join("transfer.sock")));
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock", "selftest.sock"] {
+        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock", "selftest.sock", "reload.sock"] {
             assert_eq!(fs::metadata(directory.join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
         }
         assert_eq!(sockets.diff.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);

@@ -151,6 +151,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("REGISTRY_IDLE", BOUNDS, "an_idle_connection_is_given_up"),
     ("REGISTRY_REQUEST", BOUNDS, "one_request_takes_no_longer_than_its_limit"),
     ("REGISTRY_TRIES", BOUNDS, "a_registry_that_fails_is_asked_as_often_as_the_limit_says"),
+    ("RELOAD", "src/reload.rs", "a_daemon_that_does_not_answer_is_not_waited_for_without_end"),
     ("REQUIREMENT_ATTESTORS", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),
     ("REQUIREMENT_DEPTH", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),
     ("REQUIREMENT_WAYS", POLICY, "a_requirement_is_no_deeper_and_no_wider_than_a_person_can_read"),

@@ -15,11 +15,9 @@ use crate::{
     containerd::Containerd,
     image::sanitize,
     limits,
-    node::{
-        self,
-        essentials::{self, Seeded},
-    },
+    node::essentials::{self, Seeded},
     policy::decision::Verdict,
+    reload, systemd,
 };
 
 #[derive(clap::Args)]
@@ -103,7 +101,9 @@ impl Proposal {
             return Ok(());
         }
         say!("{} added to the boot list. See: pullgate boot-list", digests(added.len()));
-        node::run("systemctl", &["reload", "pullgate.service"]).map(drop)
+        reload::ask(Path::new(systemd::DIRECTORY))
+            .map(drop)
+            .map_err(|why| format!("the daemon does not read it: {why}"))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     audit::Journal,
     daemon::{self, Options},
     log::Log,
+    reload::{self, Reloaded},
     systemd,
 };
 
@@ -21,6 +22,9 @@ pub(super) struct Arguments {
     /// Read configuration, policy, keys and boot list, say what is wrong with them, and end.
     #[arg(long)]
     check: bool,
+    /// Have the daemon that runs read them again; ends when they are in force, and fails where they are refused.
+    #[arg(long, conflicts_with = "check")]
+    reload: bool,
     /// How to say it.
     #[arg(short, long, requires = "check", default_value = "text")]
     output: Output,
@@ -39,6 +43,9 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     if arguments.check {
         return check(config, arguments.output);
     }
+    if arguments.reload {
+        return reload(&arguments.runtime);
+    }
     let filter = std::env::var("PULLGATE_LOG").unwrap_or_else(|_| "info".to_owned());
     let log = match Log::start(&filter) {
         Ok(log) => log,
@@ -53,6 +60,22 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(daemon::run(options, log))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error),
+    }
+}
+
+/// Says only what went wrong: what took force is in the journal.
+fn reload(runtime: &Path) -> ExitCode {
+    match reload::ask(runtime) {
+        Ok(Reloaded { trouble: None, .. }) => ExitCode::SUCCESS,
+        Ok(Reloaded { trouble: Some(trouble), mode, revision }) => {
+            let policy =
+                revision.map_or_else(|| "the boot list alone".to_owned(), |revision| format!("policy {revision}"));
+            complain(format!("{trouble}\nIn force: mode {mode}, {policy}"))
+        }
+        Err(why) => {
+            warn!("pullgate: whether the files are in force is not known: the daemon: {why}");
+            ExitCode::from(super::INCONCLUSIVE)
+        }
     }
 }
 

@@ -3,8 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
-    time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
@@ -22,13 +20,11 @@ use crate::{
         sandbox::Sandbox,
     },
     policy::decision::{Code, Verdict},
+    reload,
     status::Status,
     systemd,
 };
 
-/// Time for the daemon to read its files again.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(100);
 /// Images that are listed one by one.
 const LISTED: usize = 50;
 
@@ -163,27 +159,20 @@ fn switch(config: &Path, mode: NodeMode) -> Result<(), Failure> {
         return Ok(());
     }
     let look = "Look at: systemctl status pullgate.service";
-    node::run("systemctl", &["reload", "pullgate.service"]).map_err(|why| obstacle(why, look))?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let said = status::ask(Path::new(systemd::DIRECTORY));
-        match &said {
-            Ok(status) if status.mode == mode.to_string() => {
-                let policy = status.revision.as_deref().unwrap_or("none");
-                say!("{mode}: in force{}, policy {policy}", if written { "" } else { " already" });
-                notes(mode, status).iter().for_each(|note| say!("note: {note}"));
-                return Ok(());
-            }
-            _ if Instant::now() < deadline => thread::sleep(PAUSE),
-            Ok(status) => {
-                let why = status.trouble.clone().unwrap_or_else(|| format!("the daemon is in mode {}", status.mode));
-                return Err(obstacle(format!("{mode} is written, and not in force: {why}"), look));
-            }
-            Err(why) => {
-                return Err(obstacle(format!("{mode} is written; whether it is in force is not known: {why}"), look));
-            }
-        }
+    let runtime = Path::new(systemd::DIRECTORY);
+    let reloaded = reload::ask(runtime)
+        .map_err(|why| obstacle(format!("{mode} is written; whether it is in force is not known: {why}"), look))?;
+    if reloaded.mode != mode.to_string() {
+        let why = reloaded.trouble.unwrap_or_else(|| format!("the daemon is in mode {}", reloaded.mode));
+        return Err(obstacle(format!("{mode} is written, and not in force: {why}"), look));
     }
+    let policy = reloaded.revision.as_deref().unwrap_or("none");
+    say!("{mode}: in force{}, policy {policy}", if written { "" } else { " already" });
+    match status::ask(runtime) {
+        Ok(status) => notes(mode, &status).iter().for_each(|note| say!("note: {note}")),
+        Err(why) => say!("note: what keeps it from doing what it says is not known: {why}"),
+    }
+    Ok(())
 }
 
 /// What keeps a mode from doing what it says, or from doing it to the good of the node.

@@ -87,12 +87,27 @@ impl Node {
         self.systemctl(&["restart", SERVICE])
     }
 
-    /// Lets the daemon read its files again.
+    /// Lets the daemon read its files again: they are in force afterwards.
     ///
     /// # Errors
     /// What systemd says.
     pub fn reload(&self) -> Result<()> {
         self.systemctl(&["reload", SERVICE])
+    }
+
+    /// Lets the daemon read its files again, which it refuses; returns what it says of them in the journal.
+    ///
+    /// # Errors
+    /// Where it takes them.
+    pub fn reload_refused(&self) -> Result<String> {
+        let cursor = self.cursor()?;
+        let output = self.run(&["systemctl", "reload", SERVICE])?;
+        if output.success() {
+            return Err("the daemon took the files".into());
+        }
+        self.run(&["journalctl", "--sync"])?.ok()?;
+        let since = format!("--after-cursor={cursor}");
+        self.run(&["journalctl", "--no-pager", "-u", SERVICE, "-o", "cat", &since])?.ok()
     }
 
     /// Runs systemctl, which has to succeed.

@@ -233,10 +233,11 @@ impl Cluster {
         expect::holds(status["sandbox"]["state"] == "no-pods", || format!("status: {status}"))
     }
 
-    /// Reads the files again, and waits until that shows: systemd does not, and the node is judged in between.
+    /// Reads the files again, after which that shows.
     fn reloads(&self, words: &str) -> Result<()> {
         self.node.reload()?;
-        self.node.wait_until(words, || Ok(self.node.run(&["pullgate", "status"])?.text().contains(words)))
+        let status = self.node.run(&["pullgate", "status"])?.text();
+        expect::holds(status.contains(words), || format!("{words}: {status}"))
     }
 
     fn status(&self, code: i32, words: &str) -> Result<()> {

@@ -343,7 +343,7 @@ pub fn mode(suite: Suite) -> Result<()> {
 
     node.write("/etc/pullgate/policy.toml", "schema = 1\n")?;
     says(node, &["mode", "enforce"], Some(2), "policy.toml")?;
-    node.reload()?;
+    node.reload_refused()?;
     let said = says(node, &["mode", "audit"], Some(0), "audit: in force")?;
     expect::holds(said.contains("PG402"), || format!("the broken policy is not told: {said}"))?;
     node.systemctl(&["stop", "pullgate-gates.socket", "pullgate.service"])?;

@@ -107,6 +107,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("service::killed-while-deciding", service::killed_while_deciding),
     on_every_node("service::running-containers-live-on", service::containers_live_on),
     on_every_node("settings::broken-policy-at-reload", settings::policy_at_reload),
+    on_every_node("settings::in-force-once-a-reload-has-ended", settings::in_force_after_reload),
     on_every_node("settings::broken-policy-at-start", settings::policy_at_start),
     on_every_node("settings::broken-configuration-at-reload", settings::config_at_reload),
     on_every_node("settings::broken-configuration-at-start", settings::config_at_start),

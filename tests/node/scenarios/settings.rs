@@ -1,5 +1,7 @@
 //! Bad files: one clear error, nothing lost, and the next pull works once they are mended.
 
+use std::time::{Duration, Instant};
+
 use super::expect;
 use crate::node::{
     Image, Node, Path, Result, Suite,
@@ -13,21 +15,53 @@ const TYPO: &str = "schema = 1\n\n[[attestr]]\nname = \"demo\"\n";
 
 pub fn policy_at_reload(suite: Suite) -> Result<()> {
     let stage = Stage::set(suite)?;
+    let node = &stage.node;
     for broken in [TYPO, "", "schema = 1\n[default", "schema = 2\n[default]\nrequire = \"deny\"\n"] {
-        stage.node.write(POLICY_FILE, broken)?;
-        stage.node.reload()?;
+        node.write(POLICY_FILE, broken)?;
+        node.reload_refused()?;
         stage.goes_on("a broken policy")?;
     }
-    stage.node.write(POLICY_FILE, TYPO)?;
-    stage.node.reload()?;
+    node.write(POLICY_FILE, TYPO)?;
+    let said = node.reload_refused()?;
+    let all = ["pullgate: PG402", "policy.toml:3", "In force: mode enforce, policy "];
+    expect::holds(all.iter().all(|words| said.contains(words)), || format!("the reload does not say why: {said}"))?;
+    expect::holds(node.is_active(SERVICE)?, || "a reload that was refused stopped the daemon".to_owned())?;
     stage.says("policy.toml:3")?;
-    stage.node.write(POLICY_FILE, POLICY.replace("require = { all = [\"demo\"] }", "require = \"deny\""))?;
-    stage.node.reload()?;
-    stage.node.clean()?;
-    expect::refused(&stage.node, Path::CriPull, &stage.signed, &["PG202"])?;
-    stage.node.write(POLICY_FILE, POLICY)?;
-    stage.node.reload()?;
+    node.write(POLICY_FILE, POLICY)?;
+    node.reload()?;
     stage.goes_on("a mended policy")
+}
+
+/// The first request after a reload is decided by the policy that was read.
+pub fn in_force_after_reload(suite: Suite) -> Result<()> {
+    let stage = Stage::set(suite)?;
+    let node = &stage.node;
+    expect::admitted(node, Path::CriPull, &stage.signed)?;
+    for turn in 0..5 {
+        let deny = POLICY.replace("require = { all = [\"demo\"] }", "require = \"deny\"");
+        node.write(POLICY_FILE, format!("{deny}# {turn}\n"))?;
+        node.clean()?;
+        node.reload()?;
+        expect::refused(node, Path::CriPull, &stage.signed, &["PG202"])
+            .map_err(|error| format!("turn {turn}: {error}"))?;
+        node.write(POLICY_FILE, format!("{POLICY}# {turn}\n"))?;
+        node.clean()?;
+        node.reload()?;
+        expect::admitted(node, Path::CriPull, &stage.signed).map_err(|error| format!("turn {turn}: {error}"))?;
+    }
+    // Whoever only sends the signal, as before, is heard as well.
+    let main = node.property(SERVICE, "MainPID")?;
+    node.write(POLICY_FILE, TYPO)?;
+    node.run(&["kill", "-HUP", &main])?.ok()?;
+    node.wait_until("the signal is heard", || Ok(node.property(SERVICE, "StatusText")?.contains("policy.toml:3")))?;
+    // A daemon that hangs is not waited for without end.
+    node.run(&["kill", "-STOP", &main])?.ok()?;
+    let begun = Instant::now();
+    let refused = node.run(&["systemctl", "reload", SERVICE])?;
+    let took = begun.elapsed();
+    // systemd may have ended it by then.
+    node.run(&["kill", "-CONT", &main])?;
+    expect::holds(!refused.success() && took < Duration::from_secs(40), || format!("{took:?}: {}", refused.text()))
 }
 
 pub fn policy_at_start(suite: Suite) -> Result<()> {
@@ -48,7 +82,7 @@ pub fn config_at_reload(suite: Suite) -> Result<()> {
     let stage = Stage::set(suite)?;
     for broken in ["mdoe = \"enforce\"\n", "", "mode = \"audit", "mode = \"on\"\n"] {
         stage.node.write(CONFIG_FILE, broken)?;
-        stage.node.reload()?;
+        stage.node.reload_refused()?;
         stage.goes_on("a broken configuration")?;
     }
     stage.says("config.toml:1")?;

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::expect;
 use crate::node::{
     Image, Node, Path, Result, Suite,
-    cri::{Answer, ContainerConfig, ContainerMetadata, ImageSpec},
+    cri::{Answer, ContainerConfig, ContainerMetadata, ImageSpec, Mount},
     pod::{PODS, Pod, container_config, pod_config},
-    product::{POLICY, POLICY_FILE, SERVICE, in_registry, policy_with},
+    product::{CONFIG, CONFIG_FILE, POLICY, POLICY_FILE, SERVICE, in_registry, policy_with},
     registry::Published,
     signing::Layout,
 };
@@ -97,7 +97,13 @@ fn refused(pod: &Pod<'_>, config: ContainerConfig, codes: &[&str]) -> Result<Str
     Ok(message)
 }
 
-/// Once it was verified behind the first refusal, it is refused with these codes.
+/// Nothing on the node decides about it, so it is refused and verified behind that, and then refused with these codes.
+fn refused_twice(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig, codes: &[&str]) -> Result<String> {
+    refused(pod, config(), &["PG309"])?;
+    refused_at_last(node, pod, config, codes)
+}
+
+/// As soon as it is verified, it is refused with these codes.
 fn refused_at_last(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig, codes: &[&str]) -> Result<String> {
     let mut last = String::new();
     node.wait_until("it was verified", || {
@@ -107,8 +113,13 @@ fn refused_at_last(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerCon
     Ok(last)
 }
 
-/// As [`starts`], once it was verified behind the first refusal.
+/// Nothing on the node decides about it, so it is refused and verified behind that, and then it starts.
 fn starts_at_last(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig) -> Result<()> {
+    refused(pod, config(), &["PG309"])?;
+    starts_once_verified(node, pod, config)
+}
+
+fn starts_once_verified(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig) -> Result<()> {
     node.wait_until("it starts", || match run(pod, config())? {
         Ok(id) => pod.remove_container(&id).map(|()| true),
         Err(status) if status.message().contains("PG309") => Ok(false),
@@ -120,6 +131,10 @@ pub fn what_it_is_made_of(suite: Suite) -> Result<()> {
     let busybox = |node: &Node| node.read("/usr/bin/busybox");
     let mut early = None;
     let node = Node::with_start_gate(suite, |node| {
+        // Else the watch verifies what comes, sooner or later than a container starts.
+        let unwatched = format!("{CONFIG}\n[watch]\nexempt-namespaces = [\"{PODS}\"]\n");
+        node.write(CONFIG_FILE, unwatched)?;
+        node.reload()?;
         // Unpacked before there was a gate.
         let signed = node.push("demo/before:v1", &Image::of_layers(&busybox(node)?, "before", 2)?)?;
         node.sign(&signed, "demo", Layout::usual(suite))?;
@@ -132,9 +147,8 @@ pub fn what_it_is_made_of(suite: Suite) -> Result<()> {
     })?;
     let pod = node.pod("shop", "one")?;
     let (signed, unsigned) = early.ok_or("nothing was brought")?;
-    // The watch may have verified it by now; who comes before that is told to come again.
     starts_at_last(&node, &pod, &|| container_config("x", &signed.name, &SLEEP))?;
-    refused_at_last(&node, &pod, &|| container_config("x", &unsigned.name, &SLEEP), &["PG101"])?;
+    refused_twice(&node, &pod, &|| container_config("x", &unsigned.name, &SLEEP), &["PG101"])?;
 
     let good = node.push("demo/good:v1", &Image::of_layers(&busybox(&node)?, "good", 3)?)?;
     node.sign(&good, "demo", Layout::usual(suite))?;
@@ -152,7 +166,7 @@ pub fn what_it_is_made_of(suite: Suite) -> Result<()> {
     let swapped = Image::running(good.image.layers.clone(), "swapped", &["/bin/busybox", "echo", "pwned"]);
     let swapped = node.push("demo/swapped:v1", &swapped)?;
     node.slip_in(&swapped, &[])?;
-    let message = refused_at_last(&node, &pod, &|| container_config("x", &swapped.name, &[]), &["PG101"])?;
+    let message = refused_twice(&node, &pod, &|| container_config("x", &swapped.name, &[]), &["PG101"])?;
     expect::holds(message.contains("DENY PG101 rule \"demo\": no signature for"), || message.clone())?;
     refused_at_last(&node, &pod, &|| as_kubelet("x", &swapped.image, &good.name, &[]), &["PG101"])?;
 
@@ -161,7 +175,7 @@ pub fn what_it_is_made_of(suite: Suite) -> Result<()> {
     let empty = node.push("demo/empty:v1", &Image::running(Vec::new(), "empty", &SLEEP))?;
     for image in [&prefix, &empty] {
         node.slip_in(image, &[])?;
-        refused_at_last(&node, &pod, &|| container_config("x", &image.name, &SLEEP), &["PG101"])?;
+        refused_twice(&node, &pod, &|| container_config("x", &image.name, &SLEEP), &["PG101"])?;
     }
     node.sign(&empty, "demo", Layout::usual(suite))?;
     let cursor = node.cursor()?;
@@ -191,11 +205,7 @@ pub fn what_it_is_made_of(suite: Suite) -> Result<()> {
     // What the policy has admitted and does not admit any more.
     node.write(POLICY_FILE, POLICY.replace("require = { all = [\"demo\"] }", "require = \"deny\""))?;
     node.reload()?;
-    // What is on the node is judged before the policy takes force.
-    node.wait_until("the policy is in force", || match run(&pod, as_kubelet("x", &good.image, &good.name, &SLEEP))? {
-        Ok(id) => pod.remove_container(&id).map(|()| false),
-        Err(status) => Ok(status.message().contains("PG202")),
-    })
+    refused(&pod, as_kubelet("x", &good.image, &good.name, &SLEEP), &["PG202"]).map(drop)
 }
 
 /// One image, admitted under one name, is not thereby admitted under another.
@@ -209,19 +219,23 @@ pub fn what_it_is_called(suite: Suite) -> Result<()> {
     starts(&pod, container_config("x", &image.image.config_digest(), &SLEEP))?;
     let prod = in_registry("prod/app:v1");
     let by_digest = format!("{}@{}", in_registry("prod/app"), image.digest());
-    for called in [&prod, &by_digest] {
-        refused(&pod, as_kubelet("x", &image.image, called, &SLEEP), &["PG309", "PG101", "PG102"])?;
-    }
+    // The attestor of another rule signed it.
+    refused_twice(&node, &pod, &|| as_kubelet("x", &image.image, &prod, &SLEEP), &["PG102"])?;
+    let at_last = |config: &dyn Fn() -> ContainerConfig| refused_at_last(&node, &pod, config, &["PG102"]);
+    at_last(&|| as_kubelet("x", &image.image, &by_digest, &SLEEP))?;
     node.run(&["ctr", "-n", PODS, "images", "tag", &image.name, &prod])?.ok()?;
     node.wait_until("pods can use the other name", || {
         Ok(node.pod_images()?.iter().any(|listed| listed.repo_tags.contains(&prod)))
     })?;
-    refused(&pod, container_config("x", &prod, &SLEEP), &["PG309", "PG101", "PG102"])?;
+    at_last(&|| container_config("x", &prod, &SLEEP))?;
     // By its identifier alone it has both names by now.
-    refused(&pod, container_config("x", &image.image.config_digest(), &SLEEP), &["PG309", "PG101", "PG102"])?;
-    for nonsense in ["sha256:00", "reg.example/UPPER", "", "latest\nx"] {
-        let config = as_kubelet("x", &image.image, nonsense, &SLEEP);
-        refused(&pod, config, &["PG201", "PG309", "PG101", "PG102"])
+    at_last(&|| container_config("x", &image.image.config_digest(), &SLEEP))?;
+    for identifier in ["sha256:00", ""] {
+        at_last(&|| as_kubelet("x", &image.image, identifier, &SLEEP))
+            .map_err(|error| format!("{identifier:?}: {error}"))?;
+    }
+    for nonsense in ["reg.example/UPPER", "latest\nx"] {
+        refused(&pod, as_kubelet("x", &image.image, nonsense, &SLEEP), &["PG201"])
             .map_err(|error| format!("{nonsense:?}: {error}"))?;
     }
     starts(&pod, as_kubelet("x", &image.image, &image.name, &SLEEP))?;
@@ -237,10 +251,13 @@ pub fn what_it_is_called(suite: Suite) -> Result<()> {
     }
     let forged = node.pod_of(forged, "")??;
     let cursor = node.cursor()?;
-    let mut config = as_kubelet("x", &image.image, &prod, &SLEEP);
-    config.annotations.insert("io.kubernetes.cri.image-name".to_owned(), image.name.clone());
-    config.annotations.insert("io.kubernetes.cri.sandbox-namespace".to_owned(), "kube-system".to_owned());
-    refused(&forged, config, &["PG309", "PG101", "PG102"])?;
+    let config = || {
+        let mut config = as_kubelet("x", &image.image, &prod, &SLEEP);
+        config.annotations.insert("io.kubernetes.cri.image-name".to_owned(), image.name.clone());
+        config.annotations.insert("io.kubernetes.cri.sandbox-namespace".to_owned(), "kube-system".to_owned());
+        config
+    };
+    refused_at_last(&node, &forged, &config, &["PG102"])?;
     let filter = [format!("--after-cursor={cursor}"), "PULLGATE_GATE=start".to_owned()];
     let entries = node.journal(&filter.each_ref().map(String::as_str))?;
     let field = |name: &str| entries.first().and_then(|entry| entry.get(name)).and_then(Value::as_str);
@@ -249,7 +266,42 @@ pub fn what_it_is_called(suite: Suite) -> Result<()> {
             && field("PULLGATE_IMAGE") == Some(&prod)
             && field("PULLGATE_CONTAINER").is_some_and(|id| id.len() == 64),
         || format!("{entries:#?}"),
-    )
+    )?;
+    judged_as_long_as_it_runs(&node, &pod, &image)
+}
+
+/// What runs is judged under the name that it was made with, and what is mounted into it under its own, whatever else the
+/// images are called by now.
+fn judged_as_long_as_it_runs(node: &Node, pod: &Pod<'_>, image: &Published) -> Result<()> {
+    let mut running = vec![run(pod, as_kubelet("x", &image.image, &image.name, &SLEEP))??];
+    if node.suite == Suite::Forky {
+        let other = node.push("demo/other:v1", &Image::of_layers(&node.read("/usr/bin/busybox")?, "other", 1)?)?;
+        node.sign(&other, "demo", Layout::usual(node.suite))?;
+        expect::admitted(node, Path::CriPull, &other)?;
+        let mut config = as_kubelet("x", &other.image, &other.name, &SLEEP);
+        let image = ImageSpec { image: image.name.clone(), ..ImageSpec::default() };
+        let container_path = "/volume".to_owned();
+        config.mounts = vec![Mount { container_path, readonly: true, image: Some(image), ..Mount::default() }];
+        running.push(run(pod, config)??);
+    }
+    let cursor = node.cursor()?;
+    let rules =
+        RULES.replace("require = { all = [\"demo\"] }", "require = \"deny\"").replace("\"release\"] }", "\"demo\"] }");
+    node.write(POLICY_FILE, policy_with(&rules))?;
+    node.reload()?;
+    starts_once_verified(node, pod, &|| as_kubelet("x", &image.image, &in_registry("prod/app:v1"), &SLEEP))?;
+    let mut entries = Vec::new();
+    for id in &running {
+        let told = format!("container {} runs {}", &id[..11], image.name);
+        node.wait_until(&told, || {
+            entries = node.watched_since(&cursor)?;
+            Ok(entries.iter().any(|entry| entry.code == "PG202" && entry.message.contains(&id[..11])))
+        })
+        .map_err(|error| format!("{error}: {entries:#?}"))?;
+        let about = entries.iter().find(|entry| entry.message.contains(&id[..11]));
+        expect::holds(about.is_some_and(|entry| entry.image == image.name), || format!("{told}: {entries:#?}"))?;
+    }
+    Ok(())
 }
 
 /// What runs once must not fail for good: what was admitted starts whatever is away or has just changed.

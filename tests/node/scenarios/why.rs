@@ -63,7 +63,7 @@ pub fn explained(suite: Suite) -> Result<()> {
 
     node.start_registry()?;
     node.write(POLICY_FILE, format!("{POLICY}\n{}", pasted(&story)?))?;
-    reload(&node)?;
+    node.reload()?;
     node.clean()?;
     expect::admitted(&node, Path::CriPull, &unsigned)?;
     let now = why(&node, &[&id])?;
@@ -96,7 +96,7 @@ pub fn agrees_with_check(suite: Suite) -> Result<()> {
     let story = why(&node, &["--last"])?;
     let rule = story.split("\n\n").find(|block| block.contains("[[rule]]")).ok_or("no rule is offered")?;
     node.write(POLICY_FILE, format!("{POLICY}\n{rule}\n"))?;
-    reload(&node)?;
+    node.reload()?;
     node.clean()?;
     expect::refused(&node, Path::CriPull, &elsewhere, &["PG101"])?;
     node.sign(&elsewhere, "demo", Layout::usual(suite))?;
@@ -118,17 +118,6 @@ fn first_gate(suite: Suite) -> &'static str {
         Suite::Trixie => "unpack",
         Suite::Forky => "resolve",
     }
-}
-
-/// Lets the daemon read its files again, and waits until another policy is in force: systemctl does not.
-fn reload(node: &Node) -> Result<()> {
-    let revision = || {
-        let status: Value = serde_json::from_str(&node.run(&["pullgate", "status", "-o", "json"])?.stdout)?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(status["revision"].clone())
-    };
-    let before = revision()?;
-    node.reload()?;
-    node.wait_until("another policy is in force", || Ok(revision()? != before))
 }
 
 /// Refuses `image` by CRI, and returns the number in the client's message.
