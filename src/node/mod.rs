@@ -14,7 +14,7 @@ pub mod lines;
 pub mod live;
 pub mod mode;
 pub mod process;
-mod program;
+pub mod program;
 pub mod record;
 pub mod runtimes;
 pub mod sandbox;

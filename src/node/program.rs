@@ -1,11 +1,13 @@
 //! Other programs of the node, run to their end.
 
 use std::{
-    io::Read,
-    process::{Command, Stdio},
+    io::{self, Read},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+use tokio::io::AsyncReadExt;
 
 use crate::{image::sanitize, limits};
 
@@ -62,6 +64,29 @@ pub(super) fn run_within(
     }
     let said = stderr.trim().lines().last().unwrap_or_default();
     Err(format!("{}: {status}: {}", line(), sanitize(said, 500)))
+}
+
+/// What `command` prints on standard output, and how it ended. It is killed when nobody waits for it any more.
+///
+/// # Errors
+/// Where it cannot be started, or prints more than `most` bytes.
+pub async fn printed(command: &mut tokio::process::Command, most: u64) -> Result<(Vec<u8>, ExitStatus), String> {
+    let failed = |error: io::Error| error.to_string();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let mut bytes = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(most.saturating_add(1)).read_to_end(&mut bytes).await.map_err(failed)?;
+    }
+    if bytes.len() as u64 > most {
+        return Err(format!("more than {most} bytes"));
+    }
+    Ok((bytes, child.wait().await.map_err(failed)?))
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {

@@ -4,17 +4,17 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, process::Command, time::timeout};
+use tokio::{process::Command, time::timeout};
 use tonic::Code;
 
 use super::{
     essentials::resolve,
     process::{CONFIG_OPTIONS, argument},
+    program::printed,
 };
 use crate::{boot::BootList, containerd::Containerd, cri::Cri, image::Digest, limits};
 
@@ -184,27 +184,12 @@ async fn dumped(program: &Path, file: Option<String>) -> Result<String, String> 
     if let Some(file) = file {
         command.arg("--config").arg(file);
     }
-    let failed = |error: std::io::Error| format!("{} config dump: {error}", program.display());
-    let mut child = command
-        .args(["config", "dump"])
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut text = String::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(limits::CONTAINERD_CONFIG_BYTES + 1).read_to_string(&mut text).await.map_err(failed)?;
-    }
-    if text.len() as u64 > limits::CONTAINERD_CONFIG_BYTES {
-        return Err(format!("{} config dump: more than {} bytes", program.display(), limits::CONTAINERD_CONFIG_BYTES));
-    }
-    match child.wait().await.map_err(failed)? {
-        status if status.success() => Ok(text),
-        status => Err(format!("{} config dump: {status}", program.display())),
+    command.args(["config", "dump"]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let said = |why: &dyn fmt::Display| format!("{} config dump: {why}", program.display());
+    let (bytes, ended) = printed(&mut command, limits::CONTAINERD_CONFIG_BYTES).await.map_err(|why| said(&why))?;
+    match ended.success() {
+        true => String::from_utf8(bytes).map_err(|error| said(&error)),
+        false => Err(said(&ended)),
     }
 }
 

@@ -1,9 +1,8 @@
 //! The entries of a run, read back from the journal: what was not written was not audited.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use tokio::{
-    io::AsyncReadExt,
     process::Command,
     time::{Instant, sleep, timeout},
 };
@@ -12,6 +11,7 @@ use super::Gate;
 use crate::{
     audit::{Decided, Field, Told, UNIT, chain::exported},
     image::Digest,
+    node::program::printed,
     policy::decision::Verdict,
 };
 
@@ -62,27 +62,13 @@ pub(super) async fn entries(digests: &[Digest], enough: impl Fn(&[Entry]) -> boo
 }
 
 async fn read(program: &str, digests: &[Digest]) -> Result<Vec<Entry>, String> {
-    let failed = |error: std::io::Error| format!("{program}: {error}");
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["--no-pager", "--quiet", "--system", "--all", "--output=export"])
         .arg(format!("_SYSTEMD_UNIT={UNIT}"))
         .args(digests.iter().map(|digest| format!("{}={digest}", Field::Digest.name())))
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut bytes = Vec::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(BYTES).read_to_end(&mut bytes).await.map_err(failed)?;
-    }
-    // One that writes more than it may is ended with its value.
-    if bytes.len() as u64 == BYTES {
-        return Err(format!("{program}: more than {BYTES} bytes about one run"));
-    }
-    let ended = child.wait().await.map_err(failed)?;
+        .env("LC_ALL", "C");
+    let (bytes, ended) = printed(&mut command, BYTES).await.map_err(|why| format!("{program}: {why}"))?;
     // Some versions end with 1 when nothing matches.
     let nothing = ended.code() == Some(1) && bytes.is_empty();
     if !ended.success() && !nothing {

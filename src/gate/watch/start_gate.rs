@@ -1,15 +1,16 @@
 //! Whether containerd asks the start gate at all, and since when: where it does not, a container without the hook is no
 //! way around it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{containerd::Containerd, cri::Cri, node::process};
-
-/// How the files begin that `enable --start` names as base specification of a runtime handler.
-const BASE_SPEC: &str = "/etc/pullgate/base-spec";
+use crate::{
+    containerd::Containerd,
+    cri::Cri,
+    node::{base_spec, process},
+};
 
 /// Since when containers of pods are made with the hook; none where no runtime handler has it. containerd reads its
 /// configuration when it starts.
@@ -49,7 +50,7 @@ fn names_base_spec(config: &str) -> bool {
         base_runtime_spec: String,
     }
     serde_json::from_str::<Config>(config).is_ok_and(|config| {
-        config.containerd.runtimes.values().any(|runtime| runtime.base_runtime_spec.starts_with(BASE_SPEC))
+        config.containerd.runtimes.values().any(|runtime| base_spec::is_ours(Path::new(&runtime.base_runtime_spec)))
     })
 }
 
