@@ -57,6 +57,11 @@ macro_rules! algorithms {
             /// Every algorithm, by its name in the policy.
             pub const ALL: &'static [(&'static str, Self)] = &[$(($name, Self::$variant),)*];
 
+            /// Its name in the policy.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
             fn scheme(self) -> Option<SigningScheme> {
                 match self { $(Self::$variant => $scheme,)* }
             }
@@ -82,12 +87,13 @@ pub struct PublicKey {
     pub id: Digest,
     /// How it signs.
     pub algorithm: Algorithm,
+    der: DerPublicKey,
     verifier: Verifier,
 }
 
 enum Verifier {
     Sigstore(VerificationKey),
-    P521(DerPublicKey),
+    P521,
 }
 
 /// Why a text is not a key of the algorithm that the policy states.
@@ -128,18 +134,37 @@ impl PublicKey {
                 UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, der.as_bytes())
                     .parse()
                     .map_err(|_| BadKey("not an ECDSA P-521 public key".into()))?;
-                Verifier::P521(der.clone())
+                Verifier::P521
             }
         };
-        Ok(Self { id: Digest::of(der.as_bytes()), algorithm, verifier })
+        Ok(Self { id: Digest::of(der.as_bytes()), algorithm, der, verifier })
+    }
+
+    /// The key in `pem`, once for each algorithm by which it can sign; in the order of [`Algorithm::ALL`].
+    ///
+    /// # Errors
+    /// When it is a key of none of them.
+    pub fn by_any_algorithm(pem: &str) -> Result<Vec<Self>, BadKey> {
+        let read = |(_, algorithm): &(_, Algorithm)| Self::from_pem(pem, *algorithm);
+        let keys: Vec<Self> = Algorithm::ALL.iter().filter_map(|algorithm| read(algorithm).ok()).collect();
+        match (keys.is_empty(), Algorithm::ALL.first().map(read)) {
+            (true, Some(Err(why))) => Err(why),
+            _ => Ok(keys),
+        }
+    }
+
+    /// The key as it stands in a policy: a PEM block `PUBLIC KEY`.
+    pub fn to_pem(&self) -> String {
+        self.der.to_pem().replace('\r', "")
     }
 
     /// Whether `signature` is this key's signature over `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.verifier {
             Verifier::Sigstore(key) => key.verify(message, &SignatureBytes::from_bytes(signature)).is_ok(),
-            Verifier::P521(der) => {
-                UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, der.as_bytes()).verify(message, signature).is_ok()
+            Verifier::P521 => {
+                let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, self.der.as_bytes());
+                key.verify(message, signature).is_ok()
             }
         }
     }
@@ -241,7 +266,9 @@ mod tests {
     use aws_lc_rs::{
         encoding::{AsDer, PublicKeyX509Der},
         rsa,
-        signature::{ECDSA_P521_SHA512_ASN1_SIGNING, ED25519, EcdsaKeyPair, KeyPair as _},
+        signature::{
+            ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, ED25519, EcdsaKeyPair, KeyPair as _,
+        },
     };
 
     use super::{testing::*, *};
@@ -339,6 +366,23 @@ mod tests {
         for e in [0, 1, 2] {
             assert!(exponent(e).is_err(), "{e}");
         }
+    }
+
+    #[test]
+    fn a_key_is_found_by_any_algorithm_and_written_as_it_was_read() {
+        let text = pem(&key());
+        let keys = PublicKey::by_any_algorithm(&text).unwrap();
+        let found: Vec<&str> = keys.iter().map(|key| key.algorithm.name()).collect();
+        assert_eq!(found, ["ecdsa-p256-sha256"]);
+        assert_eq!(keys[0].to_pem(), text.replace('\r', ""));
+        let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+        let der: PublicKeyX509Der<'_> = p384.public_key().as_der().unwrap();
+        let keys = PublicKey::by_any_algorithm(&DerPublicKey::from_bytes(der.as_ref()).to_pem()).unwrap();
+        let found: Vec<&str> = keys.iter().map(|key| key.algorithm.name()).collect();
+        assert_eq!(found, ["ecdsa-p384-sha256", "ecdsa-p384-sha384"]);
+        assert!(
+            PublicKey::by_any_algorithm("").is_err() && PublicKey::by_any_algorithm(&format!("{text}{text}")).is_err()
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `pullgate boot-list`.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -31,17 +32,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let directory = paths(config, None).boot;
+    let seeded = match seed(config) {
+        Ok(seeded) => seeded,
         Err(error) => return complain(error),
     };
-    let paths = paths(config, None);
-    let directory = paths.boot.clone();
-    let seeded = runtime.block_on(async {
-        // A configuration that cannot be used is when this list counts: then containerd is where it always is.
-        let (snapshot, _) = Activation::new(paths, |_, _| ()).load().await;
-        essentials::seed(&Arc::new(Containerd::new(&snapshot.config.containerd))).await
-    });
     let list = BootList::read(&directory);
     let missing = list.missing(&seeded.entries);
     if arguments.write
@@ -57,6 +52,32 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         true => exit_code(Verdict::Inconclusive),
         false => ExitCode::SUCCESS,
     }
+}
+
+/// Prints what this node cannot do without as a file of the boot list, whether it is listed or not.
+pub(super) fn suggest(config: &Path) -> ExitCode {
+    let seeded = match seed(config) {
+        Ok(seeded) => seeded,
+        Err(error) => return complain(error),
+    };
+    seeded.entries.iter().for_each(|entry| say!("{entry}"));
+    for problem in &seeded.problems {
+        say!("# not in it: {problem}");
+        warn!("pullgate: not in it: {problem}");
+    }
+    match seeded.problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => exit_code(Verdict::Inconclusive),
+    }
+}
+
+fn seed(config: &Path) -> io::Result<Seeded> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        // A configuration that cannot be used is when this list counts: then containerd is where it always is.
+        let (snapshot, _) = Activation::new(paths(config, None), |_, _| ()).load().await;
+        essentials::seed(&Arc::new(Containerd::new(&snapshot.config.containerd))).await
+    }))
 }
 
 /// What this node cannot do without and the list in `directory` does not have.

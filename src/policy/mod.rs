@@ -4,6 +4,7 @@
 
 pub mod decision;
 mod document;
+pub mod draft;
 pub mod evaluate;
 pub mod governing;
 pub mod grounds;

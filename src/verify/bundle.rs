@@ -21,6 +21,17 @@ pub(super) fn open(json: &[u8]) -> Result<Signed, String> {
     }
 }
 
+/// What a bundle says to be signed with, and the bundle as if that were so.
+pub(super) fn open_as_offered(json: &[u8]) -> Option<(VerificationMaterialContent, Signed)> {
+    let bundle = Bundle::from_json(std::str::from_utf8(json).ok()?).ok()?;
+    match bundle.content {
+        SignatureContent::DsseEnvelope(envelope) => {
+            Some((bundle.verification_material.content, signed(envelope).ok()?))
+        }
+        _ => None,
+    }
+}
+
 /// A DSSE envelope by itself, as the `.att` tag holds it.
 pub(super) fn open_envelope(json: &[u8]) -> Result<Signed, String> {
     signed(serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?)

@@ -6,8 +6,11 @@
 #![deny(clippy::disallowed_methods)]
 
 mod bundle;
+mod offered;
 mod simple_signing;
 mod statement;
+
+pub use offered::{Offered, offered};
 
 use crate::{
     evidence::{Found, Material},

@@ -6,6 +6,7 @@ mod explain;
 mod lint;
 mod show;
 mod stand_in;
+mod suggest;
 mod table;
 mod test;
 
@@ -42,6 +43,8 @@ enum Command {
     Lint(Document),
     /// Decide the cases in a directory, and say which rules no case is about; 1 where one comes out otherwise.
     Test(test::Arguments),
+    /// Print the narrowest policy that admits the images on this node; 3 where some could not be looked at.
+    Suggest(suggest::Arguments),
     /// Print the JSON Schema of the policy document.
     Schema,
 }
@@ -62,6 +65,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Command::Explain(arguments) => explain::run(config, arguments),
         Command::Lint(document) => with_policy(config, document, lint::run),
         Command::Test(arguments) => test::run(config, arguments),
+        Command::Suggest(arguments) => suggest::run(config, arguments),
         Command::Schema => page::print(SCHEMA, ExitCode::SUCCESS),
     }
 }

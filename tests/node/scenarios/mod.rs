@@ -28,6 +28,7 @@ mod settings;
 mod silent;
 mod start;
 mod store;
+mod suggest;
 mod watch;
 mod why;
 
@@ -122,6 +123,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
+    on_every_node("suggest::what-is-on-the-node-becomes-its-policy", suggest::from_the_node),
     on_every_node("why::a-refusal-explains-itself", why::explained),
     on_every_node("why::check-tells-the-same", why::agrees_with_check),
     on_every_node("start::what-it-is-made-of-decides", start::what_it_is_made_of),
