@@ -28,6 +28,11 @@ impl Digest {
         Self(value)
     }
 
+    /// The 32 bytes of it.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

@@ -221,11 +221,9 @@ impl Checker<'_> {
 
     /// The identity of a requirement with everything it rests on.
     fn content_of(&self, require: &super::Requirement) -> Digest {
-        let mut text = format!("{require:?}");
-        for attestor in require.attestors().iter().filter_map(|at| self.content.get(*at)) {
-            text.push_str(&attestor.hex());
-        }
-        Digest::of(text.as_bytes())
+        let mut bytes = Vec::with_capacity(128);
+        require.encode(&|attestor| self.content.get(attestor), &mut bytes);
+        Digest::of(&bytes)
     }
 }
 

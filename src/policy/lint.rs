@@ -1,9 +1,12 @@
 //! What a policy says that its author may not have meant. It loads all the same.
 
+mod near;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use self::near::Near;
 use super::{
     Mode, Policy, Requirement, Rule,
     scope::{NodeSelector, Pattern},
@@ -57,39 +60,23 @@ impl Policy {
     /// would refuse it.
     pub fn openings(&self, now: Timestamp) -> Vec<Opening<'_>> {
         let mut openings = Vec::new();
+        let near = Near::of(self.rules.iter().filter(|rule| rule.namespaces.is_empty()));
         for rule in self.rules.iter().filter(|rule| !rule.namespaces.is_empty()) {
             for images in &rule.images {
+                let elsewhere = near.overlapping(images);
+                let covering = |other: &&&Rule| other.images.iter().any(|pattern| pattern.covers(images));
+                let covering: Vec<&Rule> = elsewhere.iter().filter(covering).copied().collect();
                 let about = |other: &&Rule| {
                     other.nodes.overlaps(&rule.nodes)
-                        && (other.images.is_empty() || other.images.iter().any(|pattern| pattern.overlaps(images)))
-                        && !self.is_superseded(other, images, &rule.nodes)
                         && self.is_laxer(rule, other, now)
+                        && !is_superseded(other, &covering, images, &rule.nodes)
                 };
-                let elsewhere = self.rules.iter().filter(|other| other.namespaces.is_empty());
-                if let Some(against) = elsewhere.chain([&self.default]).find(about) {
+                if let Some(against) = elsewhere.iter().copied().chain([&self.default]).find(about) {
                     openings.push(Opening { rule, images, against });
                 }
             }
         }
         openings
-    }
-
-    /// Whether outside of all namespaces another rule governs every one of `images` on every one of `nodes` before `rule` is
-    /// asked.
-    fn is_superseded(&self, rule: &Rule, images: &Pattern, nodes: &NodeSelector) -> bool {
-        let about = rule.images.iter().filter(|pattern| pattern.overlaps(images));
-        let narrowest = about.max_by_key(|pattern| pattern.narrowness());
-        self.rules.iter().filter(|other| other.namespaces.is_empty()).any(|other| {
-            let everywhere = other.nodes.0.iter().all(|(label, value)| nodes.0.get(label) == Some(value));
-            let covers = other.images.iter().filter(|pattern| pattern.covers(images));
-            let first = |pattern: &Pattern| match narrowest {
-                None => true,
-                Some(ours) => {
-                    (!other.nodes.0.is_empty(), pattern.narrowness()) > (!rule.nodes.0.is_empty(), ours.narrowness())
-                }
-            };
-            everywhere && covers.into_iter().any(first)
-        })
     }
 
     fn lint_default(&self, remarks: &mut Remarks, now: Timestamp) {
@@ -105,11 +92,16 @@ impl Policy {
 
     /// Rules whose images another rule takes away, though its pattern is the wider one.
     fn lint_order(&self, remarks: &mut Remarks, now: Timestamp) {
-        let selective: Vec<&Rule> =
-            self.rules.iter().filter(|rule| !rule.nodes.0.is_empty() || !rule.namespaces.is_empty()).collect();
+        let rank = |rule: &Rule| (!rule.namespaces.is_empty(), !rule.nodes.0.is_empty());
+        let near = Near::of(self.rules.iter().filter(|rule| rank(rule) > (false, false)));
         for rule in &self.rules {
-            let rank = |rule: &Rule| (!rule.namespaces.is_empty(), !rule.nodes.0.is_empty());
-            for other in &selective {
+            let others: BTreeMap<(usize, &str), &Rule> = rule
+                .images
+                .iter()
+                .flat_map(|images| near.overlapping(images))
+                .map(|other| ((other.line, other.name.as_str()), other))
+                .collect();
+            for other in others.into_values() {
                 let wider = rank(other) > rank(rule)
                     && other.nodes.overlaps(&rule.nodes)
                     && (rule.namespaces.is_empty() || other.namespaces.iter().any(|n| rule.namespaces.contains(n)));
@@ -256,6 +248,23 @@ impl Remarks {
         };
         self.0.push(Remark { line: rule.line, kind, message });
     }
+}
+
+/// Whether one of the rules `covering`, which are about all of `images` outside of all namespaces, governs them on every one
+/// of `nodes` before `rule` is asked.
+fn is_superseded(rule: &Rule, covering: &[&Rule], images: &Pattern, nodes: &NodeSelector) -> bool {
+    let about = rule.images.iter().filter(|pattern| pattern.overlaps(images));
+    let narrowest = about.max_by_key(|pattern| pattern.narrowness());
+    covering.iter().any(|other| {
+        let everywhere = other.nodes.0.iter().all(|(label, value)| nodes.0.get(label) == Some(value));
+        let first = |pattern: &Pattern| match narrowest {
+            None => true,
+            Some(ours) => {
+                (!other.nodes.0.is_empty(), pattern.narrowness()) > (!rule.nodes.0.is_empty(), ours.narrowness())
+            }
+        };
+        everywhere && other.images.iter().filter(|pattern| pattern.covers(images)).any(first)
+    })
 }
 
 /// Where `rule` counts, in words.

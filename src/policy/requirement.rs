@@ -53,12 +53,43 @@ impl Requirement {
     }
 }
 
+impl Requirement {
+    /// Appends what tells it apart from every other requirement; `content` identifies an attestor with its keys.
+    pub(super) fn encode<'c>(&self, content: &impl Fn(usize) -> Option<&'c Digest>, to: &mut Vec<u8>) {
+        match self {
+            Self::Deny => to.push(b'd'),
+            Self::InsecureAcceptAnything => to.push(b'i'),
+            Self::Of(group) => group.encode(content, to),
+        }
+    }
+}
+
 impl Group {
     /// The attestors in it and in its groups, in the order of the document.
     pub fn attestors(&self) -> Vec<usize> {
         let mut attestors = Vec::new();
         self.collect(&mut attestors);
         attestors
+    }
+
+    fn encode<'c>(&self, content: &impl Fn(usize) -> Option<&'c Digest>, to: &mut Vec<u8>) {
+        to.push(b'(');
+        to.extend(self.count.to_be_bytes());
+        to.extend(self.of.len().to_be_bytes());
+        for member in &self.of {
+            match member {
+                Member::Attestor(attestor) => {
+                    to.push(b'a');
+                    to.extend(content(*attestor).into_iter().flat_map(Digest::as_bytes));
+                }
+                Member::Digests(digests) => {
+                    to.push(b'p');
+                    to.extend(digests.len().to_be_bytes());
+                    to.extend(digests.iter().flat_map(Digest::as_bytes));
+                }
+                Member::Group(group) => group.encode(content, to),
+            }
+        }
     }
 
     fn collect(&self, attestors: &mut Vec<usize>) {

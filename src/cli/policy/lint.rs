@@ -16,6 +16,8 @@ use crate::{
 
 /// Something was noticed.
 const NOTICED: u8 = 1;
+/// Openings that a person is shown in full.
+const OPENINGS: usize = 8;
 
 pub(super) fn check(policy: &Policy, output: Output) -> ExitCode {
     let openings = policy.openings(Timestamp::now());
@@ -38,13 +40,20 @@ pub(super) fn check(policy: &Policy, output: Output) -> ExitCode {
     let mut page = Page::default();
     page.line(format!("{} can be used, revision {}", policy.file, policy.revision));
     page.row("", counts(policy));
-    for opening in &openings {
+    for opening in openings.iter().take(OPENINGS) {
         page.gap();
         page.line(format!("Open before the start, {}: {}", nodes(opening), opening.images));
         page.row("rule", format!("\"{}\" at {}:{}", opening.rule.name, policy.file, opening.rule.line));
         page.row("", format!("{} is known only when a container starts, so resolve and unpack", namespaces(opening)));
         page.row("", format!("there also admit what \"{}\" refuses. The start gate decides;", opening.against.name));
         page.row("", "what starts past it (docker, ctr) is admitted. Give the namespace nodes of its own.");
+    }
+    if let Some(more) = openings.len().checked_sub(OPENINGS).filter(|more| *more > 0) {
+        page.gap();
+        page.line(format!(
+            "{}, opened by namespaces alike: `pullgate policy lint` has a line for each",
+            many(more, "more pattern")
+        ));
     }
     if !remarks.is_empty() {
         page.gap();
