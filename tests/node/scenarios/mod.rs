@@ -19,6 +19,7 @@ mod malformed;
 mod matrix;
 mod names;
 mod package;
+mod policy;
 mod registry;
 mod remembered;
 mod resolve;
@@ -126,6 +127,8 @@ pub const ALL: &[Scenario] = &[
     on_every_node("suggest::what-is-on-the-node-becomes-its-policy", suggest::from_the_node),
     on_every_node("why::a-refusal-explains-itself", why::explained),
     on_every_node("why::check-tells-the-same", why::agrees_with_check),
+    on_every_node("policy::one-document-for-every-stage", policy::stages),
+    on_every_node("policy::namespaces-tags-and-labels-decide-at-the-start", policy::places),
     on_every_node("start::what-it-is-made-of-decides", start::what_it_is_made_of),
     on_every_node("start::what-it-is-called-decides", start::what_it_is_called),
     on_every_node("start::what-runs-once-does-not-fail-for-good", start::runs_once),

@@ -14,7 +14,7 @@ use crate::node::{
     signing::Layout,
 };
 
-const SLEEP: [&str; 3] = ["/bin/busybox", "sleep", "1000000"];
+pub(super) const SLEEP: [&str; 3] = ["/bin/busybox", "sleep", "1000000"];
 const RULES: &str = r#"
 [[attestor]]
 name = "release"
@@ -53,7 +53,7 @@ impl Node {
     }
 
     /// Brings an image among those of pods without asking a gate about its layers, which are there or nowhere.
-    fn slip_in(&self, image: &Published, arguments: &[&str]) -> Result<()> {
+    pub(super) fn slip_in(&self, image: &Published, arguments: &[&str]) -> Result<()> {
         self.write("/var/tmp/slip.tar", image.archive()?)?;
         let import = ["ctr", "-n", PODS, "images", "import"];
         self.run(&[&import[..], arguments, &["/var/tmp/slip.tar"]].concat())?.ok()?;
@@ -64,20 +64,20 @@ impl Node {
 }
 
 /// As the kubelet asks: by the identifier of the image, with the name that the pod says.
-fn as_kubelet(name: &str, image: &Image, called: &str, command: &[&str]) -> ContainerConfig {
+pub(super) fn as_kubelet(name: &str, image: &Image, called: &str, command: &[&str]) -> ContainerConfig {
     let image =
         ImageSpec { image: image.config_digest(), user_specified_image: called.to_owned(), ..ImageSpec::default() };
     ContainerConfig { image: Some(image), ..container_config(name, called, command) }
 }
 
-fn run(pod: &Pod<'_>, mut config: ContainerConfig) -> Result<Answer<String>> {
+pub(super) fn run(pod: &Pod<'_>, mut config: ContainerConfig) -> Result<Answer<String>> {
     let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
     config.metadata = config.metadata.map(|metadata| ContainerMetadata { attempt, ..metadata });
     pod.run_of(config)
 }
 
 /// A container of the image starts; it is removed again.
-fn starts(pod: &Pod<'_>, config: ContainerConfig) -> Result<()> {
+pub(super) fn starts(pod: &Pod<'_>, config: ContainerConfig) -> Result<()> {
     let said = format!("{:?}", config.image);
     let id = run(pod, config)?.map_err(|status| format!("{said} does not start: {}", status.message()))?;
     expect::holds(pod.is_running(&id)?, || format!("{said} does not run"))?;
@@ -85,7 +85,7 @@ fn starts(pod: &Pod<'_>, config: ContainerConfig) -> Result<()> {
 }
 
 /// A container of the image does not start; returns what a person sees.
-fn refused(pod: &Pod<'_>, config: ContainerConfig, codes: &[&str]) -> Result<String> {
+pub(super) fn refused(pod: &Pod<'_>, config: ContainerConfig, codes: &[&str]) -> Result<String> {
     let said = format!("{:?}", config.image);
     let message = match run(pod, config)? {
         Err(status) => status.message().to_owned(),
@@ -104,7 +104,12 @@ fn refused_twice(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfi
 }
 
 /// As soon as it is verified, it is refused with these codes.
-fn refused_at_last(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig, codes: &[&str]) -> Result<String> {
+pub(super) fn refused_at_last(
+    node: &Node,
+    pod: &Pod<'_>,
+    config: &dyn Fn() -> ContainerConfig,
+    codes: &[&str],
+) -> Result<String> {
     let mut last = String::new();
     node.wait_until("it was verified", || {
         last = refused(pod, config(), &[codes, &["PG309"]].concat())?;
@@ -119,7 +124,7 @@ fn starts_at_last(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConf
     starts_once_verified(node, pod, config)
 }
 
-fn starts_once_verified(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig) -> Result<()> {
+pub(super) fn starts_once_verified(node: &Node, pod: &Pod<'_>, config: &dyn Fn() -> ContainerConfig) -> Result<()> {
     node.wait_until("it starts", || match run(pod, config())? {
         Ok(id) => pod.remove_container(&id).map(|()| true),
         Err(status) if status.message().contains("PG309") => Ok(false),
