@@ -17,7 +17,7 @@ use crate::{
     evidence::RegistryOptions,
     image::{Host, Repository},
     limits,
-    policy::scope::Pattern,
+    policy::scope::{LABEL, Pattern, is_label},
 };
 
 /// Whether this node refuses. It is the ceiling: a rule's own `audit` counts only under [`NodeMode::Enforce`].
@@ -137,7 +137,7 @@ struct Document {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct NodeTable {
-    labels: BTreeMap<String, String>,
+    labels: BTreeMap<Spanned<String>, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -220,6 +220,10 @@ impl Config {
             problems
                 .push(places.problem(address.span(), "the address of containerd is the absolute path of its socket"));
         }
+        let labels = document.node.labels;
+        for (label, _) in labels.iter().filter(|(label, value)| !is_label(label.get_ref(), value)) {
+            problems.push(places.problem(label.span(), LABEL));
+        }
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -228,7 +232,7 @@ impl Config {
             mode: document.mode,
             policy: beside.join(document.policy.unwrap_or_else(|| "policy.toml".into())),
             containerd: address.map_or_else(|| "/run/containerd/containerd.sock".into(), Spanned::into_inner),
-            labels: document.node.labels,
+            labels: labels.into_iter().map(|(label, value)| (label.into_inner(), value)).collect(),
             registries,
             evidence,
             insecure_skip_layer_rehash: document.unpack.insecure_skip_layer_rehash,

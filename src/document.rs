@@ -8,6 +8,8 @@ use std::{fmt, ops::Range};
 
 use serde::de::DeserializeOwned;
 
+use crate::{image::sanitize, limits};
+
 /// One thing that is wrong with a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -37,7 +39,8 @@ pub struct Problems(pub Vec<Problem>);
 impl Problems {
     /// The one problem of a document that could not be read at all.
     pub fn whole(file: &str, message: impl Into<String>) -> Self {
-        Self(vec![Problem { file: file.to_owned(), line: 0, column: 0, message: message.into() }])
+        let message = sanitize(&message.into(), limits::PROBLEM_CHARS);
+        Self(vec![Problem { file: file.to_owned(), line: 0, column: 0, message }])
     }
 
     /// The first problem, which every refusal names.
@@ -85,7 +88,7 @@ impl<'a> Places<'a> {
             file: self.file.to_owned(),
             line: self.line(span.start),
             column: before[line_start..].chars().count() + 1,
-            message: message.into(),
+            message: sanitize(&message.into(), limits::PROBLEM_CHARS),
         }
     }
 }

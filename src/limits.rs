@@ -214,6 +214,14 @@ pub const CLOCK_BEHIND: Duration = Duration::from_secs(300);
 pub const DOCUMENT_BYTES: u64 = 16 << 20;
 /// Mistakes in a document that a person is told at once.
 pub const PROBLEMS: usize = 50;
+/// Characters of what is said about one mistake.
+pub const PROBLEM_CHARS: usize = 400;
+/// Characters of what stands in a document that a mistake is told with.
+pub const QUOTED_CHARS: usize = 80;
+/// Words among which the one is looked for that was probably meant.
+pub const WORDS_COMPARED: usize = 1000;
+/// Sets of labels by which rules about the same images in one namespace may be told apart.
+pub const LABEL_SETS: usize = 64;
 /// Requirements within each other.
 pub const REQUIREMENT_DEPTH: usize = 4;
 /// Attestors that one requirement names.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "policy/bad.rs"]
+mod bad;
 #[path = "policy/commands.rs"]
 mod commands;
 #[path = "policy/schema.rs"]
@@ -86,7 +88,7 @@ fn what_the_schema_refuses_the_parser_refuses() {
     };
     let digest = format!("sha256:{}", "0".repeat(64));
     let whole = around(&format!(
-        "mode = \"audit\"\naudit-until = \"2027-01-01T00:00:00Z\"\nnamespaces = [\"n\"]\ncontact = \"c\"\nmessage = \"m\"\n\
+        "mode = \"audit\"\naudit-until = \"2027-01-01T00:00:00Z\"\nnamespaces = [\"n\"]\nnodes = {{ env = \"x\" }}\ncontact = \"c\"\nmessage = \"m\"\n\
          [[rule]]\nname = \"s\"\nimages = [\"reg.io/y:v*\", \"reg.io/z/**\"]\nrequire = {{ at-least = {{ count = 1, of = [\"a\", {{ all = [\"b\"] }}, {{ digests = [\"{digest}\"] }}] }} }}"
     ));
     parse(&whole).unwrap();
@@ -118,6 +120,11 @@ fn what_the_schema_refuses_the_parser_refuses() {
         ("mode = \"audit\"", "mode = \"warn\""),
         ("namespaces = [\"n\"]", "namespaces = []"),
         ("namespaces = [\"n\"]", "namespaces = [\"n*\"]"),
+        ("{ env = \"x\" }", "{}"),
+        ("{ env = \"x\" }", "{ env = 3 }"),
+        ("{ env = \"x\" }", "{ env = \"x \" }"),
+        ("{ env = \"x\" }", "{ \"\" = \"x\" }"),
+        ("{ env = \"x\" }", "{ \"en v\" = \"x\" }"),
         ("contact = \"c\"", "contact = \"\""),
         ("message = \"m\"", "message = 1"),
         ("count = 1", "count = 0"),

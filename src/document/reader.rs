@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{Places, Problem, Problems};
-use crate::limits;
+use crate::{image::sanitize, limits};
 
 /// A value, and where it stands.
 pub(crate) type Value<'d> = Spanned<DeValue<'d>>;
@@ -56,7 +56,10 @@ impl<'a> Reader<'a> {
     /// What keeps it from being TOML.
     pub(crate) fn parse(file: &str, text: &'a str) -> Result<Spanned<DeTable<'a>>, Problems> {
         DeTable::parse(text).map_err(|error| {
-            let message = error.message().to_owned();
+            let message = match error.message() {
+                deep if deep.contains("recurs") => "too many tables and lists within each other: make it flatter",
+                other => other,
+            };
             match error.span() {
                 Some(span) => Problems(vec![Places::new(file, text).problem(span, message)]),
                 None => Problems::whole(file, message),
@@ -71,8 +74,13 @@ impl<'a> Reader<'a> {
 
     /// What was wrong at `span`.
     pub(crate) fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.problem_of(span, || message.into());
+    }
+
+    /// As [`Self::problem`]; `message` is asked for only where it is told.
+    pub(crate) fn problem_of(&mut self, span: Range<usize>, message: impl FnOnce() -> String) {
         match self.problems.len() {
-            0..limits::PROBLEMS => self.problems.push(self.places.problem(span, message)),
+            0..limits::PROBLEMS => self.problems.push(self.places.problem(span, message())),
             _ => self.untold += 1,
         }
     }
@@ -110,7 +118,7 @@ impl<'a> Reader<'a> {
         known: &[&str],
     ) -> Fields<'v, 'd> {
         for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
-            self.problem(key.span(), unknown("key", key.get_ref(), known));
+            self.problem_of(key.span(), || unknown("key", key.get_ref(), known));
         }
         Fields { table, span }
     }
@@ -183,14 +191,47 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A text of the document as it is shown to people.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("`{}`", sanitize(text, limits::QUOTED_CHARS))
+}
+
 /// What is said of a word `written` that is none of the `known`, and the one that was probably meant.
 pub(crate) fn unknown(what: &str, written: &str, known: &[&str]) -> String {
-    let closest = known.iter().map(|word| (strsim::damerau_levenshtein(written, word), word)).min();
-    match closest {
-        Some((distance, word)) if distance <= 1 + written.chars().count() / 3 => {
-            format!("unknown {what} `{written}`; did you mean `{word}`?")
-        }
-        _ if known.is_empty() => format!("unknown {what} `{written}`: there are none here"),
-        _ => format!("unknown {what} `{written}`; known here: {}", known.join(", ")),
+    let quoted = quoted(written);
+    match meant(written, known.iter().copied()) {
+        Some(word) => format!("unknown {what} {quoted}; did you mean `{word}`?"),
+        None if known.is_empty() => format!("unknown {what} {quoted}: there are none here"),
+        None => format!("unknown {what} {quoted}; known here: {}", known.join(", ")),
+    }
+}
+
+/// The one of the words `known` that was probably meant with `written`.
+pub(crate) fn meant<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let length = written.chars().count();
+    let most = 1 + length / 3;
+    // Comparing takes as long as both are, one times the other.
+    let near = known.take(limits::WORDS_COMPARED).filter(|word| word.len().abs_diff(length) <= most);
+    let near = near.filter(|_| length <= limits::QUOTED_CHARS);
+    let closest = near.map(|word| (strsim::damerau_levenshtein(written, word), word)).min()?;
+    (closest.0 <= most).then_some(closest.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_compared_with_so_many_and_only_where_it_could_be_one() {
+        assert_eq!(meant("alpha", ["alphe", "beta"].into_iter()), Some("alphe"));
+        assert_eq!(meant("alpha", ["beta", "gamma", "a"].into_iter()), None);
+        let many = |before: usize| meant("alpha", std::iter::repeat_n("beta", before).chain(["alphe"])).is_some();
+        assert!(many(limits::WORDS_COMPARED - 1) && !many(limits::WORDS_COMPARED));
+        let long = "a".repeat(limits::QUOTED_CHARS);
+        assert_eq!(meant(&long, std::iter::once(&long[1..])), Some(&long[1..]));
+        let longer = format!("{long}a");
+        assert_eq!(meant(&longer, std::iter::once(long.as_str())), None);
+        assert_eq!(quoted(&longer).chars().count(), limits::QUOTED_CHARS + 2);
+        assert_eq!(quoted("a\nb\u{202e}"), "`a?b?`");
     }
 }

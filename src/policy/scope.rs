@@ -2,7 +2,10 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
-use crate::image::{Host, Repository};
+use crate::{
+    document::reader::quoted,
+    image::{Host, Repository},
+};
 
 /// A pattern over repositories: literal, or ending in `*` (within one path component) or `**` (anything).
 ///
@@ -43,9 +46,9 @@ impl Pattern {
             };
         }
         let Some((host, path)) = prefix.split_once('/') else {
-            return Err(format!("no repository after the registry host; write `{prefix}/…`"));
+            return Err(format!("no repository after the registry host; write {}", quoted(&format!("{prefix}/…"))));
         };
-        let host: Host = host.parse().map_err(|e| format!("`{host}`: {e}"))?;
+        let host: Host = host.parse().map_err(|e| format!("{}: {e}", quoted(host)))?;
         if path.contains('@') || path.contains(':') {
             return Err("rules govern repositories: leave out the tag or digest (digests go into `[[exempt]]`)".into());
         }
@@ -54,7 +57,7 @@ impl Pattern {
             Ending::Literal => path.to_owned(),
             _ => format!("{path}x"),
         };
-        let completed = Repository::new(host.clone(), &completed).map_err(|e| format!("`{path}`: {e}"))?;
+        let completed = Repository::new(host.clone(), &completed).map_err(|e| format!("{}: {e}", quoted(path)))?;
         // `docker.io/busybox` is only another way to write it, and no image's name: see `Reference`.
         if host.as_str() == "docker.io" && !completed.path.contains('/') && ending != Ending::Anything {
             return Err(format!(
@@ -194,6 +197,19 @@ impl fmt::Display for TagPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.prefix, if self.any_end { "*" } else { "" })
     }
+}
+
+/// What a label of a node is.
+pub(crate) const LABEL: &str =
+    "not a label (1 to 128 letters, digits, `-`, `_`, `.` or `/`, and a value of at most 63 without `/`)";
+
+/// Whether `label` and `value` are what a node can have: what looks alike and is not would select another rule.
+pub(crate) fn is_label(label: &str, value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=128).contains(&label.len())
+        && label.chars().all(|c| plain(c) || c == '/')
+        && value.len() <= 63
+        && value.chars().all(plain)
 }
 
 /// The labels that a node must have for a rule to count on it. Empty: every node.

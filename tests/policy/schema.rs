@@ -43,6 +43,12 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, mistakes: &mut V
                 }
                 true
             }
+            "propertyNames" => {
+                for key in value.as_object().into_iter().flat_map(|table| table.keys()) {
+                    check(root, wanted, &Value::from(key.as_str()), at, mistakes);
+                }
+                true
+            }
             "additionalProperties" => additional(root, schema, wanted, value, at, mistakes),
             "required" => wanted.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
             "items" => {

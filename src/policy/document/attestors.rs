@@ -6,7 +6,8 @@ use super::{ATTESTOR, Checker, KEY};
 use crate::{
     document::reader::{Fields, Value, unknown},
     evidence::Formats,
-    image::Digest,
+    image::{Digest, sanitize},
+    limits,
     trust::{Algorithm, Attestor, PublicKey, Purpose},
 };
 
@@ -100,7 +101,7 @@ impl Checker<'_> {
         let file = fields.get("file").map(|file| self.reader.text(file).ok_or(())).transpose().ok()?;
         let pem = fields.get("pem").map(|pem| self.reader.text(pem).ok_or(())).transpose().ok()?;
         let (source, pem) = match (file, pem) {
-            (Some(file), None) => (format!("{file}: "), (self.read_key)(file)),
+            (Some(file), None) => (format!("{}: ", sanitize(file, limits::QUOTED_CHARS)), (self.read_key)(file)),
             (None, Some(pem)) => (String::new(), Ok(pem.to_owned())),
             _ => (String::new(), Err("a key has either `file` or `pem`".to_owned())),
         };

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 
 use super::{AT_LEAST, Checker, DEFAULT, REQUIRE, RULE};
 use crate::{
-    document::reader::{Fields, Value},
+    document::reader::{Fields, Value, meant, quoted},
     image::Digest,
     limits,
     policy::{
         Group, Member, Mode, Requirement, Rule,
-        scope::{NodeSelector, Pattern, TagPattern},
+        scope::{LABEL, NodeSelector, Pattern, TagPattern, is_label},
     },
 };
 
@@ -33,8 +33,7 @@ impl Checker<'_> {
         if let Some(require) = require {
             self.check_provable(&requirement, require, &images, &tags, kind);
         }
-        let nodes = self.reader.map(fields.get("nodes"));
-        let nodes = nodes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let nodes = self.nodes(fields.get("nodes"));
         let rule = Rule {
             images,
             tags,
@@ -80,7 +79,9 @@ impl Checker<'_> {
                     images.push(pattern);
                 }
                 (true, Some(tag)) => match tags.get_mut(&pattern) {
-                    Some(tags) if tags.contains(&tag) => self.reader.problem(span, format!("`{text}` is named twice")),
+                    Some(tags) if tags.contains(&tag) => {
+                        self.reader.problem(span, format!("{} is named twice", quoted(text)))
+                    }
                     Some(tags) => tags.push(tag),
                     None => {
                         let message = format!("`{pattern}` is named without a tag as well, which admits every tag");
@@ -91,7 +92,7 @@ impl Checker<'_> {
                     let message = format!("`{pattern}` is named with a tag as well: without one it admits every tag");
                     self.reader.problem(span, message);
                 }
-                (true, None) => self.reader.problem(span, format!("`{text}` is named twice")),
+                (true, None) => self.reader.problem(span, format!("{} is named twice", quoted(text))),
             }
         }
         (images, tags)
@@ -110,7 +111,7 @@ impl Checker<'_> {
                 pattern,
                 tag.map(TagPattern::parse)
                     .transpose()
-                    .map_err(|why| format!("`{}`: {why}", tag.unwrap_or_default()))?,
+                    .map_err(|why| format!("{}: {why}", quoted(tag.unwrap_or_default())))?,
             ))
         });
         read.map_err(|why| self.reader.problem(span, why)).ok()
@@ -145,6 +146,19 @@ impl Checker<'_> {
         self.reader.problem(require.span(), problem);
     }
 
+    fn nodes(&mut self, value: Option<&Value<'_>>) -> BTreeMap<String, String> {
+        let labels = self.reader.map(value);
+        if let Some(value) = value
+            && value.get_ref().as_table().is_some_and(|table| table.is_empty())
+        {
+            self.reader.problem(value.span(), "no label at all: name one, or leave `nodes` out for every node");
+        } else if let Some((label, text)) = labels.iter().find(|(label, value)| !is_label(label, value)) {
+            let span = value.map(Value::span).unwrap_or_default();
+            self.reader.problem(span, format!("{}: {LABEL}", quoted(&format!("{label}={text}"))));
+        }
+        labels.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned())).collect()
+    }
+
     fn namespaces(&mut self, value: Option<&Value<'_>>) -> Vec<String> {
         let mut namespaces: Vec<String> = Vec::new();
         if let Some(value) = value.filter(|value| value.get_ref().as_array().is_some_and(|list| list.is_empty())) {
@@ -160,7 +174,7 @@ impl Checker<'_> {
             if !is_label {
                 self.reader.problem(span, "not a Kubernetes namespace (1 to 63 of a-z, 0-9 and `-`; no pattern)");
             } else if namespaces.iter().any(|known| known == text) {
-                self.reader.problem(span, format!("`{text}` is named twice"));
+                self.reader.problem(span, format!("{} is named twice", quoted(text)));
             } else {
                 namespaces.push(text.to_owned());
             }
@@ -174,8 +188,9 @@ impl Checker<'_> {
             Some("insecure-accept-anything") => return Requirement::InsecureAcceptAnything,
             Some(word) => {
                 let message = format!(
-                    "unknown requirement `{word}`; known: \"deny\", \"insecure-accept-anything\", {{ all = […] }}, {{ any = […] }}, \
-                     {{ at-least = {{ count = …, of = […] }} }}, {{ digests = […] }}"
+                    "unknown requirement {}; known: \"deny\", \"insecure-accept-anything\", {{ all = […] }}, {{ any = […] }}, \
+                     {{ at-least = {{ count = …, of = […] }} }}, {{ digests = […] }}",
+                    quoted(word)
                 );
                 self.reader.problem(value.span(), message);
                 return Requirement::Deny;
@@ -271,11 +286,11 @@ impl Checker<'_> {
         let name = self.reader.text(value)?;
         match self.by_name.get(name) {
             None => {
-                let known: Vec<&str> = self.attestors.iter().map(|attestor| attestor.name.as_str()).collect();
-                let closest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
-                let close = closest.filter(|known| strsim::damerau_levenshtein(name, known) <= 1 + name.len() / 3);
-                let meant = close.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
-                self.reader.problem(value.span(), format!("no attestor is called `{name}`{meant}"));
+                let known = self.attestors.iter().map(|attestor| attestor.name.as_str());
+                self.reader.problem_of(value.span(), || {
+                    let meant = meant(name, known).map(|known| format!("; did you mean `{known}`?"));
+                    format!("no attestor is called {}{}", quoted(name), meant.unwrap_or_default())
+                });
                 None
             }
             Some(at) if named.insert(*at, ()).is_some() => {

@@ -169,6 +169,9 @@ fn each_mistake_is_one_error_with_its_place_and_its_mend() {
             "policy.toml:22:17: expected a text in quotes, found a number",
         ),
         (rule("require = \"deny\"\nnodes = \"env=prod\""), "expected a table, found a text"),
+        (rule("require = \"deny\"\nnodes = {}"), "policy.toml:22:9: no label at all"),
+        (rule("require = \"deny\"\nnodes = { env = \"prod \" }"), "policy.toml:22:9: `env=prod `: not a label"),
+        (rule("require = \"deny\"\nnodes = { \"env\\u200b\" = \"prod\" }"), "`env?=prod`: not a label"),
         (
             rule("require = \"deny\"\nmode = \"audit\"\naudit-until = 2027-01-31T00:00:00Z"),
             "found a time without quotes",
@@ -329,6 +332,19 @@ fn one_key_cannot_stand_for_two_attestors_of_one_requirement() {
         attestor("b")
     );
     assert!(errors(&text).contains("`a` and `b` share a key"));
+}
+
+#[test]
+fn rules_are_told_apart_by_as_many_sets_of_labels_as_a_person_can_compare() {
+    let document = |count: usize| {
+        let rules = (0..count).map(|i| {
+            format!("[[rule]]\nname = \"r{i}\"\nimages = [\"**\"]\nnodes = {{ env = \"v{i}\", l{i} = \"x\" }}\nrequire = \"deny\"\n")
+        });
+        format!("schema = 1\n{}[default]\nrequire = \"deny\"", rules.collect::<String>())
+    };
+    assert!(parse(&document(limits::LABEL_SETS)).is_ok());
+    let found = errors(&document(limits::LABEL_SETS + 1));
+    assert!(found.contains("more than 64 sets of labels") && found.lines().count() == 1, "{found}");
 }
 
 #[test]

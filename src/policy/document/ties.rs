@@ -6,9 +6,12 @@ use std::{
 };
 
 use super::Checker;
-use crate::policy::{
-    Rule,
-    scope::{NodeSelector, Pattern},
+use crate::{
+    limits,
+    policy::{
+        Rule,
+        scope::{NodeSelector, Pattern},
+    },
 };
 
 /// Rules about the same images in the same namespace, all with a node selector or all without.
@@ -32,6 +35,14 @@ impl Checker<'_> {
         for ((pattern, ..), among) in &alike {
             if among.len() > 1 {
                 let selectors: Vec<&NodeSelector> = among.iter().map(|at| &rules[*at].0.nodes).collect();
+                if let Some(at) = too_various(&selectors) {
+                    let message = format!(
+                        "rules about `{pattern}` are told apart by more than {} sets of labels: nobody can tell which governs",
+                        limits::LABEL_SETS
+                    );
+                    self.reader.problem(rules[among[at]].1.clone(), message);
+                    continue;
+                }
                 let tie = overlap(&selectors).map(|(one, other)| (among[one.max(other)], among[one.min(other)]));
                 ties.extend(tie.map(|(later, earlier)| (later, earlier, pattern.to_string())));
             }
@@ -45,6 +56,15 @@ impl Checker<'_> {
             self.reader.problem(span.clone(), message);
         }
     }
+}
+
+/// The selector with which there are more sets of labels than [`limits::LABEL_SETS`].
+fn too_various(selectors: &[&NodeSelector]) -> Option<usize> {
+    let mut sets: BTreeSet<Vec<&str>> = BTreeSet::new();
+    selectors.iter().position(|selector| {
+        sets.insert(selector.0.keys().map(String::as_str).collect());
+        sets.len() > limits::LABEL_SETS
+    })
 }
 
 /// Two of `selectors` that could both select one node.
