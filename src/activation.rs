@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, watch};
 
 use crate::{
     boot::{self, BootList},
-    config::{Config, NodeMode, Watch},
+    config::{BreakGlass, Config, NodeMode, Watch},
     document::Problems,
     evidence::{RegistryOptions, registry::Registry},
     files, limits,
@@ -298,6 +298,8 @@ fn closed_config(file: &Path) -> Config {
         insecure_continue_without_audit: false,
         watch: Watch::default(),
         quarantine: None,
+        // Root breaks the glass where all else is broken, pods do not.
+        break_glass: BreakGlass::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The boot list comes first, since a node must always boot. Then, for each digest and name that the request could be
 //! about, the policy either settles it or says which evidence would; that is gathered, verified and evaluated, unless a
 //! decision still holds. What this node has kept is looked at before anybody is asked. One subject that is admitted
-//! admits the request.
+//! admits the request; what the policy does not admit, or cannot tell, a pass of break-glass may.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use crate::{
+    break_glass::Passes,
     clock::Clock,
     decisions::{Asking, Decisions, Key},
     evidence::{Asked, Cause, Found, Gap, Place, Questions, kept::Kept},
@@ -39,18 +40,31 @@ pub struct Admission {
     clock: Arc<Clock>,
     permits: Semaphore,
     one_time: OneTime,
+    passes: Arc<Passes>,
 }
 
 impl Admission {
     /// Decides by the time of `clock`, and remembers evidence in `kept`.
     pub fn new(clock: Arc<Clock>, kept: Kept) -> Self {
         let permits = Semaphore::new(limits::PARALLEL_DECISIONS);
-        Self { decisions: Decisions::default(), kept, clock, permits, one_time: OneTime::default() }
+        let (one_time, passes) = (OneTime::default(), Arc::new(Passes::none()));
+        Self { decisions: Decisions::default(), kept, clock, permits, one_time, passes }
+    }
+
+    /// As well by `passes` of break-glass.
+    #[must_use]
+    pub fn with_passes(self, passes: Arc<Passes>) -> Self {
+        Self { passes, ..self }
     }
 
     /// The images of the self-test. Each gate looks here first: no policy is about them, and each gate has its own answer.
     pub fn one_time(&self) -> &OneTime {
         &self.one_time
+    }
+
+    /// The passes of break-glass, which admit what the policy does not.
+    pub fn passes(&self) -> &Passes {
+        &self.passes
     }
 
     /// How many decisions are remembered.
@@ -68,6 +82,19 @@ impl Admission {
         if let Some(subject) = subjects.iter().find(|subject| snapshot.boot.contains(&subject.digest)) {
             return boot_listed(snapshot, subject);
         }
+        let covering = || self.passes.covering(&snapshot.config.break_glass, &subjects);
+        // With a pass in hand nobody waits for a registry.
+        let asking = if covering().is_some() { Asking::Offline } else { asking };
+        let decision = self.by_policy(snapshot, subjects.clone(), asking).await;
+        let is_admitted = decision.verdict == Verdict::Allow || decision.audit_only;
+        match covering().filter(|_| !is_admitted) {
+            Some((pass, subject)) => pass.admit(&subject, decision),
+            None => decision,
+        }
+    }
+
+    /// What the policy says of any of `subjects`.
+    async fn by_policy(self: &Arc<Self>, snapshot: &Arc<Snapshot>, subjects: Vec<Subject>, asking: Asking) -> Decision {
         let Some(policy) = &snapshot.policy else {
             return refused_unseen(&subjects, snapshot.no_policy());
         };
@@ -292,6 +319,7 @@ mod tests {
         config::Config,
         evidence::{RegistryOptions, registry::Registry},
         image::Digest,
+        policy::decision::Code,
     };
 
     fn snapshot(policy: &str) -> Arc<Snapshot> {
@@ -324,6 +352,74 @@ mod tests {
             let decision = admission.decide(&snapshot, subjects.clone(), Asking::Usual).await;
             assert_eq!(decision.digest, Some(subjects[0].digest));
         }
+    }
+
+    /// Root made a pass on a machine that never was off.
+    async fn with_pass(scope: &str) -> (tempfile::TempDir, Arc<Admission>, Arc<std::sync::Mutex<u64>>) {
+        use crate::{
+            audit::Journal,
+            break_glass::{Moment, Who, passes::Wanted},
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let up = Arc::new(std::sync::Mutex::new(100));
+        let now = up.clone();
+        let passes = Passes::of(Some(folder.path()), move || {
+            let up = std::time::Duration::from_secs(*now.lock().unwrap());
+            Ok(Moment { wall: None, boot: "one".to_owned(), up, machine: Digest::of(b"machine") })
+        });
+        let _journald = std::os::unix::net::UnixDatagram::bind(folder.path().join("journal")).unwrap();
+        let journal = Journal::open(&folder.path().join("journal"), &folder.path().join("numbers"));
+        let (length, who) = (std::time::Duration::from_secs(60), Who { uid: 0, login: None });
+        let wanted = Wanted { scope, length, reason: "why", who };
+        passes.make(wanted, &Default::default(), Path::new("config.toml"), &journal).await.unwrap();
+        let admission = Admission::new(Arc::new(Clock::unkept()), Kept::default()).with_passes(Arc::new(passes));
+        (folder, Arc::new(admission), up)
+    }
+
+    #[tokio::test]
+    async fn a_pass_admits_what_the_policy_does_not_and_is_looked_at_anew_each_time() {
+        let snapshot = snapshot("schema = 1\n[default]\nrequire = \"deny\"");
+        let (_folder, admission, up) = with_pass(&Digest::of(b"image").to_string()).await;
+        let [other, image] = [b"other", b"image"].map(|digest| subject(digest, "reg.io/x", Origin::Claimed));
+        let both = || vec![other.clone(), image.clone()];
+        for _ in 0..2 {
+            let decision = admission.decide(&snapshot, both(), Asking::Usual).await;
+            assert_eq!((decision.verdict, decision.rule.as_deref()), (Verdict::Allow, Some("break-glass")));
+            assert_eq!((decision.digest, decision.code()), (Some(image.digest), Some(Code::NoMatchingRule)));
+            assert_eq!(decision.glass.unwrap().otherwise, Verdict::Deny);
+        }
+        assert_eq!(admission.decide(&snapshot, vec![other.clone()], Asking::Usual).await.verdict, Verdict::Deny);
+        *up.lock().unwrap() = 160;
+        let decision = admission.decide(&snapshot, both(), Asking::Usual).await;
+        assert_eq!((decision.verdict, decision.glass), (Verdict::Deny, None));
+    }
+
+    #[tokio::test]
+    async fn a_pass_is_for_when_there_is_no_policy_or_no_clock_and_not_for_what_is_admitted_anyway() {
+        let accepting = snapshot(
+            "schema = 1\n[[rule]]\nname = \"open\"\nimages = [\"reg.io/open/**\"]\nrequire = \"insecure-accept-anything\"\n\
+             [[rule]]\nname = \"audited\"\nimages = [\"reg.io/audited/**\"]\nrequire = \"deny\"\nmode = \"audit\"\n\
+             [default]\nrequire = \"deny\"",
+        );
+        let (_folder, admission, _) = with_pass("reg.io/**").await;
+        let ask = async |admission: &Arc<Admission>, snapshot, name: &str, origin| {
+            admission.decide(snapshot, vec![subject(b"image", name, origin)], Asking::Usual).await
+        };
+        let open = ask(&admission, &accepting, "reg.io/open/x", Origin::Fetched).await;
+        assert_eq!((open.verdict, open.rule.as_deref(), open.glass), (Verdict::Allow, Some("open"), None));
+        let audited = ask(&admission, &accepting, "reg.io/audited/x", Origin::Fetched).await;
+        assert_eq!((audited.verdict, audited.audit_only, audited.glass), (Verdict::Deny, true, None));
+        let broken = Arc::new(Snapshot { policy: None, ..Snapshot::clone(&accepting) });
+        let without = ask(&admission, &broken, "reg.io/x", Origin::Fetched).await;
+        assert_eq!((without.verdict, without.code()), (Verdict::Allow, Some(Code::PolicyInvalid)));
+        // An archive chooses its own names.
+        for snapshot in [&accepting, &broken] {
+            assert_eq!(ask(&admission, snapshot, "reg.io/x", Origin::Claimed).await.verdict, Verdict::Deny);
+        }
+        let unset = Arc::new(Clock::of(|| Timestamp::UNIX_EPOCH, None));
+        let unset = Arc::new(Admission::new(unset, Kept::default()).with_passes(admission.passes.clone()));
+        let decision = ask(&unset, &accepting, "reg.io/x", Origin::Fetched).await;
+        assert_eq!((decision.verdict, decision.code()), (Verdict::Allow, Some(Code::ClockNotSet)));
     }
 
     #[test]

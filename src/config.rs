@@ -63,6 +63,17 @@ pub struct Config {
     pub watch: Watch,
     /// Whether image records that the policy refuses are removed; none removes nothing.
     pub quarantine: Option<Quarantine>,
+    /// Who may admit for some time what the policy does not.
+    pub break_glass: BreakGlass,
+}
+
+/// Who may admit for some time what the policy does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakGlass {
+    /// For how long root may at most; zero forbids it.
+    pub longest: Duration,
+    /// The Kubernetes namespaces in which a pod's own label does.
+    pub pods_of: Vec<String>,
 }
 
 /// What is looked at on the node beside requests.
@@ -97,6 +108,12 @@ const PERCENT: u32 = 10;
 const PERCENT_BOUNDS: RangeInclusive<u32> = 1..=100;
 const AFTER_MINUTES: u32 = 60;
 const AFTER_MINUTES_BOUNDS: RangeInclusive<u32> = 1..=7 * 24 * 60;
+/// Minutes that a pass may last, and their bounds.
+const LONGEST_MINUTES: u32 = 4 * 60;
+const LONGEST_MINUTES_BOUNDS: RangeInclusive<u32> = 0..=7 * 24 * 60;
+/// Kubernetes namespaces whose pods may break the glass, and the characters of one (RFC 1123).
+const PODS_OF: usize = 64;
+const LABEL_CHARS: usize = 63;
 /// Namespaces that can be exempt, and the characters of one (containerd, pkg/identifiers).
 const EXEMPT: usize = 64;
 const NAMESPACE_CHARS: usize = 76;
@@ -132,6 +149,8 @@ struct Document {
     watch: WatchTable,
     #[serde(default)]
     quarantine: QuarantineTable,
+    #[serde(default)]
+    break_glass: BreakGlassTable,
 }
 
 #[derive(Default, Deserialize)]
@@ -186,6 +205,13 @@ struct QuarantineTable {
     minutes_after_activation: Option<Spanned<u32>>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct BreakGlassTable {
+    longest_minutes: Option<Spanned<u32>>,
+    pods_of: Vec<Spanned<String>>,
+}
+
 impl Config {
     /// Reads and checks `text`, the content of `file`. A relative `policy` is looked for beside it.
     ///
@@ -215,6 +241,7 @@ impl Config {
             document.evidence.iter().filter_map(|table| table.read(&places, &mut problems)).collect();
         let watch = document.watch.read(&places, &mut problems);
         let quarantine = document.quarantine.read(&places, &mut problems);
+        let break_glass = document.break_glass.read(&places, &mut problems);
         let address = document.containerd.address;
         if let Some(address) = address.as_ref().filter(|address| !address.get_ref().is_absolute()) {
             problems
@@ -239,6 +266,7 @@ impl Config {
             insecure_continue_without_audit: document.audit.insecure_continue_without_audit,
             watch,
             quarantine,
+            break_glass,
         })
     }
 }
@@ -276,6 +304,27 @@ impl QuarantineTable {
     }
 }
 
+impl Default for BreakGlass {
+    fn default() -> Self {
+        Self { longest: minutes(LONGEST_MINUTES), pods_of: Vec::new() }
+    }
+}
+
+impl BreakGlassTable {
+    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> BreakGlass {
+        let longest = self.longest_minutes.as_ref();
+        let longest = number(longest, LONGEST_MINUTES, &LONGEST_MINUTES_BOUNDS, places, problems);
+        for name in self.pods_of.iter().filter(|name| !is_kubernetes_namespace(name.get_ref())) {
+            problems.push(places.problem(name.span(), "not the name of a Kubernetes namespace"));
+        }
+        if let Some(beyond) = self.pods_of.get(PODS_OF) {
+            problems.push(places.problem(beyond.span(), format!("more than {PODS_OF} namespaces")));
+        }
+        let pods_of = self.pods_of.iter().map(|name| name.get_ref().clone()).collect();
+        BreakGlass { longest: minutes(longest), pods_of }
+    }
+}
+
 fn minutes(count: u32) -> Duration {
     Duration::from_secs(60 * u64::from(count))
 }
@@ -300,6 +349,12 @@ fn number(
 fn is_namespace(name: &str) -> bool {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     (1..=NAMESPACE_CHARS).contains(&name.len()) && name.chars().all(known)
+}
+
+fn is_kubernetes_namespace(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let at_ends = [name.chars().next(), name.chars().last()].iter().flatten().any(|c| *c == '-');
+    (1..=LABEL_CHARS).contains(&name.len()) && name.chars().all(known) && !at_ends
 }
 
 impl EvidenceTable {
@@ -410,6 +465,33 @@ mod tests {
         let many = |count: usize| format!("mode = \"audit\"\n[watch]\nexempt-namespaces = {:?}", vec!["a"; count]);
         assert!(parse(&many(EXEMPT)).is_ok());
         assert!(parse(&many(EXEMPT + 1)).unwrap_err().to_string().contains("more than 64 namespaces"));
+    }
+
+    #[test]
+    fn the_glass_is_broken_by_root_for_hours_and_by_pods_only_where_it_is_said() {
+        let usual = BreakGlass { longest: Duration::from_secs(4 * 3600), pods_of: Vec::new() };
+        assert_eq!(parse("mode = \"audit\"").unwrap().break_glass, usual);
+        assert_eq!(BreakGlass::default(), usual);
+        let config =
+            parse("mode = \"audit\"\n[break-glass]\nlongest-minutes = 0\npods-of = [\"kube-system\", \"a\"]").unwrap();
+        let pods_of = vec!["kube-system".to_owned(), "a".to_owned()];
+        assert_eq!(config.break_glass, BreakGlass { longest: Duration::ZERO, pods_of });
+        let long = "a".repeat(LABEL_CHARS + 1);
+        for (line, why) in [
+            ("longest-minutes = 10081", "3:19: from 0 to 10080"),
+            ("longest-minutes = -1", "3:19: "),
+            ("longest-minutes = \"4h\"", "3:19: "),
+            ("pods-of = \"kube-system\"", "3:11: "),
+            ("pods-of = [\"*\"]", "3:12: not the name of a Kubernetes namespace"),
+            ("pods-of = [\"a\", \"\"]", "3:17: not the name of a Kubernetes namespace"),
+            ("pods-of = [\"Kube\"]", "3:12: not the name of a Kubernetes namespace"),
+            ("pods-of = [\"-a\"]", "3:12: not the name of a Kubernetes namespace"),
+            (&format!("pods-of = [\"{long}\"]"), "3:12: not the name of a Kubernetes namespace"),
+            (&format!("pods-of = {:?}", vec!["a"; PODS_OF + 1]), "more than 64 namespaces"),
+        ] {
+            let found = parse(&format!("mode = \"audit\"\n[break-glass]\n{line}")).unwrap_err().to_string();
+            assert!(found.contains(why), "{found}\n{why}");
+        }
     }
 
     #[test]

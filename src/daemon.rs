@@ -12,6 +12,7 @@ use crate::{
     activation::{Activation, Outcome, Paths},
     admission::Admission,
     audit::{Journal, Record},
+    break_glass::{self, Passes},
     clock::Clock,
     containerd::{Containerd, Events, Told},
     evidence::{content::ContentStore, kept::Kept},
@@ -52,7 +53,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let kept = Kept::open(&state);
     let containerd = Arc::new(Containerd::new(&PathBuf::new()));
     let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
-    let admission = Arc::new(Admission::new(clock.clone(), kept.clone()));
+    let passes = Arc::new(Passes::open(&state, clock.clone()));
+    let admission = Arc::new(Admission::new(clock.clone(), kept.clone()).with_passes(passes.clone()));
     let walk = Arc::new(gate::Walk::new(containerd.clone(), content.clone(), admission.clone()));
     let watch = Arc::new(gate::Watch::new(containerd.clone(), walk, journal.clone()));
     let prepare = {
@@ -63,7 +65,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         }
     };
     let sandbox = Arc::new(SandboxWatch::new(containerd.clone()));
-    let tell = tell(journal.clone(), containerd.clone(), sandbox.clone(), options.runtime);
+    let tell = tell(journal.clone(), containerd.clone(), sandbox.clone(), passes.clone(), options.runtime);
+    let config = options.paths.config.clone();
     let activation = Activation::new(options.paths, tell);
     let activation = Arc::new(activation.preparing(prepare));
     let resolve =
@@ -107,6 +110,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
         selftest: selftest.clone(),
         start,
         sandbox: sandbox.clone(),
+        passes: passes.clone(),
         clock: clock.clone(),
         kept,
         journal: journal.clone(),
@@ -118,9 +122,20 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let (snapshot, _) = activation.load().await;
     let reloading = tokio::spawn(reload::serve(sockets.reload, activation.clone()));
     write(&journal, Record::started(snapshot.config.mode)).await;
-    systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
+    systemd::ready(&status::line(&snapshot, sandbox.last().as_ref(), &passes.report()));
+    let breaking = {
+        let (passes, activation, journal) = (passes.clone(), activation.clone(), journal.clone());
+        let service = break_glass::socket::Service { passes, activation, config, journal };
+        tokio::spawn(service.serve(sockets.break_glass))
+    };
+    let minding_passes = {
+        let (passes, activation, journal) = (passes.clone(), activation.clone(), journal.clone());
+        tokio::spawn(async move { passes.mind(&activation, &journal).await })
+    };
+    let telling_of_passes =
+        tokio::spawn(tell_of_passes(passes.clone(), activation.clone(), sandbox.clone(), watch.clone()));
     let watching = tokio::spawn(watch.clone().run(activation.clone(), events.connections()));
-    let minding = tokio::spawn(mind_sandbox(activation.clone(), sandbox.clone(), events.connections()));
+    let minding = tokio::spawn(mind_sandbox(activation.clone(), sandbox.clone(), passes.clone(), events.connections()));
     let testing_on_request = tokio::spawn(selftest.clone().serve(sockets.selftest));
     let testing = tokio::spawn({
         let selftest = selftest.clone();
@@ -134,7 +149,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     });
     let outcome = tokio::select! {
         served = &mut serving => served,
-        () = signals(&activation, &sandbox) => {
+        () = signals(&activation, &sandbox, &passes) => {
             systemd::stopping();
             testing.abort();
             selftest.leave().await;
@@ -145,6 +160,9 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     };
     watchdog.abort();
     watching.abort();
+    breaking.abort();
+    minding_passes.abort();
+    telling_of_passes.abort();
     minding.abort();
     reporting.abort();
     reloading.abort();
@@ -159,7 +177,7 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
 }
 
 /// Until SIGTERM or SIGINT; each SIGHUP reads the files again.
-async fn signals(activation: &Activation, sandbox: &SandboxWatch) {
+async fn signals(activation: &Activation, sandbox: &SandboxWatch, passes: &Passes) {
     let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -171,7 +189,7 @@ async fn signals(activation: &Activation, sandbox: &SandboxWatch) {
             _ = hangup.recv() => {
                 systemd::reloading();
                 let (snapshot, _) = activation.load().await;
-                systemd::ready(&status::line(&snapshot, sandbox.last().as_ref()));
+                systemd::ready(&status::line(&snapshot, sandbox.last().as_ref(), &passes.report()));
             }
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
@@ -190,14 +208,19 @@ async fn hear(events: &Events, unpack: &gate::Unpack, watch: &gate::Watch) {
 
 /// Looks at the sandbox image whenever the files were read or containerd was restarted, and until containerd says which
 /// it is.
-async fn mind_sandbox(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>, mut connections: Receiver<u64>) {
+async fn mind_sandbox(
+    activation: Arc<Activation>,
+    sandbox: Arc<SandboxWatch>,
+    passes: Arc<Passes>,
+    mut connections: Receiver<u64>,
+) {
     let mut snapshots = activation.subscribe();
     loop {
         let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
         connections.mark_unchanged();
         let (seen, changed) = sandbox.look(&snapshot.boot).await;
         if changed {
-            systemd::status(&status::line(&snapshot, Some(&seen)));
+            systemd::status(&status::line(&snapshot, Some(&seen), &passes.report()));
         }
         let unknown = matches!(seen, Sandbox::Unknown { .. });
         let ended = tokio::select! {
@@ -211,17 +234,34 @@ async fn mind_sandbox(activation: Arc<Activation>, sandbox: Arc<SandboxWatch>, m
     }
 }
 
+/// Says in the line of status that break-glass is active or is over, and has what is on the node judged again.
+async fn tell_of_passes(
+    passes: Arc<Passes>,
+    activation: Arc<Activation>,
+    sandbox: Arc<SandboxWatch>,
+    watch: Arc<gate::Watch>,
+) {
+    let mut changes = passes.changes();
+    while changes.changed().await.is_ok() {
+        if let Some(snapshot) = activation.peek() {
+            systemd::status(&status::line(&snapshot, sandbox.last().as_ref(), &passes.report()));
+        }
+        watch.look_again();
+    }
+}
+
 /// What every change of the snapshot leads to.
 fn tell(
     journal: Arc<Journal>,
     containerd: Arc<Containerd>,
     sandbox: Arc<SandboxWatch>,
+    passes: Arc<Passes>,
     runtime: PathBuf,
 ) -> impl Fn(&Snapshot, &Outcome) + Send + Sync {
     move |snapshot, outcome| {
         containerd.locate(&snapshot.config.containerd);
         gate::leave_word(&runtime, snapshot.config.mode);
-        systemd::status(&status::line(snapshot, sandbox.last().as_ref()));
+        systemd::status(&status::line(snapshot, sandbox.last().as_ref(), &passes.report()));
         let record = match outcome {
             Outcome::Activated => {
                 let source = snapshot.config.policy.display().to_string();
@@ -262,7 +302,7 @@ mod tests {
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let _ = activation.load().await;
         let (_never, connections) = channel(0);
-        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), connections));
+        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), Arc::new(Passes::none()), connections));
         while sandbox.last().is_none() {
             tokio::task::yield_now().await;
         }
@@ -286,7 +326,7 @@ mod tests {
         let activation = Arc::new(Activation::new(paths, |_, _| ()));
         let _ = activation.load().await;
         let (connected, connections) = channel(0);
-        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), connections));
+        let watching = tokio::spawn(mind_sandbox(activation, sandbox.clone(), Arc::new(Passes::none()), connections));
         for looks in 1..4 {
             tokio::time::sleep(limits::SANDBOX_PAUSE / 10).await;
             assert_eq!(fake.asked().len(), looks);

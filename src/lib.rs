@@ -5,6 +5,7 @@ pub mod activation;
 pub mod admission;
 pub mod audit;
 pub mod boot;
+pub mod break_glass;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -205,6 +205,17 @@ pub const ABSENT_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of an allow before its evidence is looked at again.
 pub const RECHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Passes of break-glass at the same time.
+pub const BREAK_GLASS: usize = 16;
+/// Characters of the reason for one.
+pub const BREAK_GLASS_REASON: usize = 200;
+/// Bytes of a question about them.
+pub const BREAK_GLASS_QUESTION: u64 = 8 << 10;
+/// Bytes of the file that keeps them.
+pub const BREAK_GLASS_BYTES: u64 = 64 << 10;
+/// Time between two notes of how far they have come. A crash forgets what passed since.
+pub const BREAK_GLASS_NOTED: Duration = Duration::from_secs(60);
+
 /// Time between two notes of the newest time that was seen.
 pub const CLOCK_KEPT: Duration = Duration::from_secs(60);
 /// How far the system clock may be behind the newest time before it is said.

@@ -13,6 +13,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use crate::{
     activation::Activation,
     audit::Journal,
+    break_glass::{self, Passes},
     clock::Clock,
     evidence::kept::Kept,
     gate::{Counts, Resolve, Start, Unpack, Watch, WatchReport},
@@ -68,6 +69,9 @@ pub struct Status {
     /// What the watch saw.
     #[serde(default)]
     pub watch: WatchReport,
+    /// The passes of break-glass.
+    #[serde(default)]
+    pub break_glass: break_glass::Report,
     /// What the self-test saw of each gate: it alone says whether the node enforces.
     #[serde(default)]
     pub enforcing: selftest::Report,
@@ -132,6 +136,8 @@ pub struct Report {
     pub start: Arc<Start>,
     /// The watch on the sandbox image.
     pub sandbox: Arc<SandboxWatch>,
+    /// The passes of break-glass.
+    pub passes: Arc<Passes>,
     /// The time to decide by.
     pub clock: Arc<Clock>,
     /// The evidence on disk.
@@ -147,14 +153,17 @@ pub struct Report {
 impl Status {
     /// Whether something needs a person: `pullgate status` then ends with 1.
     pub fn is_trouble(&self) -> bool {
-        let files = self.trouble.is_some() || self.sandbox.is_alarm();
+        let files = self.trouble.is_some() || self.sandbox.is_alarm() || self.break_glass.trouble.is_some();
         files || self.enforcing.is_open() || self.clock.is_some() || self.containerd_version.is_err()
     }
 }
 
 /// The line that `systemctl status` shows.
-pub fn line(snapshot: &Snapshot, sandbox: Option<&Sandbox>) -> String {
-    let line = policy_line(snapshot);
+pub fn line(snapshot: &Snapshot, sandbox: Option<&Sandbox>, glass: &break_glass::Report) -> String {
+    let line = match glass.words() {
+        Some(words) => format!("{words}; {}", policy_line(snapshot)),
+        None => policy_line(snapshot),
+    };
     match sandbox {
         Some(sandbox @ (Sandbox::NotListed { .. } | Sandbox::NotHere { .. })) => format!("{line}; {sandbox}"),
         _ => line,
@@ -199,7 +208,7 @@ impl Report {
         let version = timeout(PATIENCE, self.unpack.containerd().version());
         let (version, (sandbox, changed)) = tokio::join!(version, self.sandbox.look(&snapshot.boot));
         if changed {
-            systemd::status(&line(&snapshot, Some(&sandbox)));
+            systemd::status(&line(&snapshot, Some(&sandbox), &self.passes.report()));
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -222,6 +231,7 @@ impl Report {
             resolve: Answers::of(self.resolve.counts(), 0),
             unpack: Answers::of(self.unpack.counts(), self.unpack.layers()),
             watch: self.watch.report(),
+            break_glass: self.passes.report(),
             enforcing: self.selftest.now().await,
             start: Answers::of(self.start.counts(), 0),
             decisions: self.unpack.remembered(),

@@ -42,6 +42,8 @@ pub struct Sockets {
     pub selftest: UnixListener,
     /// `reload.sock`: whoever connects has the files read again, and is told what came of it; nothing is read.
     pub reload: UnixListener,
+    /// `break-glass.sock`: root asks for passes here.
+    pub break_glass: UnixListener,
 }
 
 /// Why there is a socket that cannot be served.
@@ -102,6 +104,7 @@ impl Sockets {
             status: socket("status.sock")?,
             selftest: socket("selftest.sock")?,
             reload: socket("reload.sock")?,
+            break_glass: socket("break-glass.sock")?,
         };
         for (_, path) in listeners {
             tracing::warn!("systemd handed over a socket that nothing here serves: {path:?}");
@@ -237,7 +240,15 @@ mod tests {
         assert!(is_at(&sockets.diff, &directory.join("diff.sock")));
         assert!(is_at(&sockets.transfer, &directory.join("transfer.sock")));
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        for name in ["diff.sock", "transfer.sock", "verify.sock", "status.sock", "selftest.sock", "reload.sock"] {
+        for name in [
+            "diff.sock",
+            "transfer.sock",
+            "verify.sock",
+            "status.sock",
+            "selftest.sock",
+            "reload.sock",
+            "break-glass.sock",
+        ] {
             assert_eq!(fs::metadata(directory.join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
         }
         assert_eq!(sockets.diff.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);

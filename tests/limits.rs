@@ -13,6 +13,7 @@ const BOUNDS: &str = "tests/registry/bounds.rs";
 const CONTAINERS: &str = "src/containerd/containers/tests.rs";
 const CONTENT: &str = "src/evidence/content/bounds.rs";
 const DECISIONS: &str = "tests/registry/decisions.rs";
+const GLASS: &str = "src/break_glass/passes/tests.rs";
 const KEPT: &str = "src/evidence/kept/tests.rs";
 const OF_CONTAINER: &str = "src/evidence/content/of_container.rs";
 const PODS: &str = "src/node/static_pods.rs";
@@ -41,6 +42,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("BOOT_DIGESTS", "src/boot/tests.rs", "the_list_is_bounded"),
     ("BOOT_FILE_BYTES", "src/boot/tests.rs", "a_file_is_bounded"),
     ("BREAKS_TOLD", "src/cli/audit/tests.rs", "gaps_and_restarts_are_told_apart"),
+    ("BREAK_GLASS", GLASS, "there_are_only_so_many"),
+    ("BREAK_GLASS_BYTES", GLASS, "a_damaged_file_admits_nobody_raises_the_alarm_and_stands_in_nobodys_way"),
+    ("BREAK_GLASS_NOTED", GLASS, "its_end_is_recorded_once_by_time_by_root_or_after_a_restart"),
+    ("BREAK_GLASS_QUESTION", GLASS, "root_asks_over_a_socket_in_bounds"),
+    ("BREAK_GLASS_REASON", "src/break_glass/pass/tests.rs", "a_reason_says_something_in_one_line"),
     ("CANDIDATE_MANIFESTS", CONTENT, "the_manifests_that_list_a_layer_are_bounded"),
     ("CHALLENGE_CHARS", TOKENS, "an_endless_challenge_is_not_read"),
     ("CLOCK_BEHIND", "src/clock.rs", "a_clock_that_is_far_behind_is_told"),

@@ -81,6 +81,24 @@ fields! {
     Revision = "PULLGATE_REVISION",
     /// Who vouched, one field each.
     Attestors = "PULLGATE_ATTESTORS",
+    /// The pass of break-glass, by its number.
+    Pass = "PULLGATE_PASS",
+    /// What it admits: a digest or a pattern.
+    PassScope = "PULLGATE_PASS_SCOPE",
+    /// Why it was made.
+    PassReason = "PULLGATE_PASS_REASON",
+    /// Who made it, or which pod has the label.
+    PassBy = "PULLGATE_PASS_BY",
+    /// For how many seconds it was made.
+    PassSeconds = "PULLGATE_PASS_SECONDS",
+    /// When it ends by the wall clock.
+    PassEnds = "PULLGATE_PASS_ENDS",
+    /// Why it is over.
+    PassOver = "PULLGATE_PASS_OVER",
+    /// What the policy came to where break-glass admits: `deny` or `inconclusive`.
+    Otherwise = "PULLGATE_OTHERWISE",
+    /// The rule by which it did.
+    OtherwiseRule = "PULLGATE_OTHERWISE_RULE",
     /// Why not and what makes it pass, one field for each violation.
     Reason = "PULLGATE_REASON",
     /// An image on the node that a policy does not admit, one field each.

@@ -5,6 +5,7 @@
 
 pub mod chain;
 mod entry;
+mod glass;
 mod id;
 mod journal;
 mod numbers;

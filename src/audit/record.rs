@@ -96,6 +96,14 @@ kinds! {
     GatesUnproven = "c7d2e8a4016f4b3f9a5c0b8e6d41f793" "4",
     /// A gate let pass what it must refuse.
     GateOpen = "9e41b7f05d2c4e6ab8f3d07c1a5e9264" "1",
+    /// Root breaks the glass: what a pass is about is admitted for some time whatever the policy says.
+    BreakGlassMade = "5e0c8d72b4a94f1d9c36a1e7f2b80d45" "1",
+    /// The image was admitted by break-glass alone.
+    BreakGlassUsed = "a7f31c9e06d84b52b8e4d5209c7a1f63" "1",
+    /// A pass of break-glass is over.
+    BreakGlassOver = "1c84e6b9f53a47d0a2d97b60e8f4c315" "1",
+    /// The passes of break-glass that were kept cannot be used: none of them admits anything.
+    BreakGlassUnreadable = "d29a5f40c7e1486eb1f83c6d07b9e2a4" "1",
     /// A verifier or hook had no answer from the daemon. It writes this entry itself, outside the chain.
     Unanswered = "06f1767da48b4809916e7dfbfd80746c" "3",
 }
@@ -135,6 +143,9 @@ pub struct Record {
 impl Record {
     /// The entry of one decision, which a person will find under `id`.
     pub fn decision(id: &Id, decision: &Decision, facts: &Facts<'_>) -> Self {
+        if let Some(glass) = &decision.glass {
+            return Self::break_glass_used(id, glass, decision, facts);
+        }
         let image = facts.image.or(decision.name.as_deref());
         let digest = facts.digest.or(decision.digest.as_ref());
         let (kind, message) = match decision.verdict {
@@ -152,13 +163,8 @@ impl Record {
     pub(super) fn about(kind: Kind, message: String, decision: &Decision, facts: &Facts<'_>) -> Self {
         let image = facts.image.or(decision.name.as_deref());
         let digest = facts.digest.or(decision.digest.as_ref());
-        let verdict = match decision.verdict {
-            Verdict::Allow => "allow",
-            Verdict::Deny => "deny",
-            Verdict::Inconclusive => "inconclusive",
-        };
         let mut record = Self::new(kind, message);
-        record.set(Field::Verdict, verdict);
+        record.set(Field::Verdict, decision.verdict.name());
         record.set_some(Field::Code, decision.code());
         record.set_all(Field::Codes, decision.violations.iter().map(|violation| violation.code));
         record.set(Field::Gate, facts.gate);
@@ -187,6 +193,9 @@ impl Record {
         );
         record.set_some(Field::Meaning, decision.code().map(meaning));
         record.set_grounds(&decision.grounds);
+        if let Some(glass) = &decision.glass {
+            record.set_glass(glass);
+        }
         record.set(Field::DurationUs, facts.duration.as_micros());
         record
     }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Field, Id, Kind, chain::Exported};
 use crate::{
+    break_glass::Glass,
     image::Digest,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
@@ -39,8 +40,27 @@ pub struct Told {
     pub refused: Vec<String>,
     /// The images on the node of which nothing can be said.
     pub unknown: Vec<String>,
+    /// The pass of break-glass that the entry is about.
+    pub pass: Option<PassTold>,
     /// The decision, where the entry is about one.
     pub decided: Option<Decided>,
+}
+
+/// A pass of break-glass that was made or is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassTold {
+    /// Its number.
+    pub id: String,
+    /// What it admits.
+    pub scope: String,
+    /// Why it was made.
+    pub reason: String,
+    /// Who made it.
+    pub by: String,
+    /// When it ends by the wall clock.
+    pub ends: Option<Timestamp>,
+    /// Why it is over, once it is.
+    pub over: Option<String>,
 }
 
 /// A decision, and the request that it answered.
@@ -77,18 +97,14 @@ impl From<&Exported> for Told {
             reasons: texts(Field::Reason),
             refused: texts(Field::Refused),
             unknown: texts(Field::Unknown),
+            pass: pass(entry),
             decided: decided(entry),
         }
     }
 }
 
 fn decided(entry: &Exported) -> Option<Decided> {
-    let verdict = match entry.text(Field::Verdict)? {
-        "allow" => Verdict::Allow,
-        "deny" => Verdict::Deny,
-        "inconclusive" => Verdict::Inconclusive,
-        _ => return None,
-    };
+    let verdict = Verdict::of(entry.text(Field::Verdict)?)?;
     let text = |field| entry.text(field).map(str::to_owned);
     let enforced = entry.text(Field::Enforced) != Some("no");
     let decision = Decision {
@@ -103,6 +119,7 @@ fn decided(entry: &Exported) -> Option<Decided> {
         violations: violations(entry),
         audit_only: !enforced && entry.text(Field::Mode) == Some("enforce"),
         self_test: entry.text(Field::SelfTest) == Some("yes"),
+        glass: glass(entry),
         revision: text(Field::Revision).unwrap_or_default(),
         valid_until: None,
         grounds: grounds(entry),
@@ -115,6 +132,31 @@ fn decided(entry: &Exported) -> Option<Decided> {
         layer: text(Field::Layer),
         namespace: text(Field::Namespace),
         microseconds: entry.text(Field::DurationUs).and_then(|time| time.parse().ok()),
+    })
+}
+
+/// By what it was admitted that the policy does not admit.
+fn glass(entry: &Exported) -> Option<Box<Glass>> {
+    let text = |field| entry.text(field).map(str::to_owned);
+    Some(Box::new(Glass {
+        otherwise: Verdict::of(entry.text(Field::Otherwise)?)?,
+        otherwise_rule: text(Field::OtherwiseRule),
+        pass: text(Field::Pass),
+        reason: text(Field::PassReason).unwrap_or_default(),
+        who: text(Field::PassBy).unwrap_or_default(),
+    }))
+}
+
+/// A pass of break-glass, where the entry is about one and no decision.
+fn pass(entry: &Exported) -> Option<PassTold> {
+    let text = |field| entry.text(field).map(str::to_owned);
+    Some(PassTold {
+        id: text(Field::Pass).filter(|_| entry.text(Field::Verdict).is_none())?,
+        scope: text(Field::PassScope).unwrap_or_default(),
+        reason: text(Field::PassReason).unwrap_or_default(),
+        by: text(Field::PassBy).unwrap_or_default(),
+        ends: entry.text(Field::PassEnds).and_then(|at| at.parse().ok()),
+        over: text(Field::PassOver),
     })
 }
 
@@ -253,6 +295,20 @@ mod tests {
         let audited = Decision { audit_only: true, ..whole(Code::Unsigned, "nothing", "") };
         let decided = read_back(&audited).decided.unwrap();
         assert_eq!((decided.decision, decided.enforced), (audited, false));
+        let glass = Glass {
+            pass: Some("1J4".to_owned()),
+            reason: "no: time; at all".to_owned(),
+            who: "uid 0".to_owned(),
+            otherwise: Verdict::Inconclusive,
+            otherwise_rule: Some("prod".to_owned()),
+        };
+        for glass in [glass.clone(), Glass { pass: None, otherwise_rule: None, ..glass }] {
+            let refusal = whole(Code::Unsigned, "nothing", "sign it");
+            let broken = Decision { verdict: Verdict::Allow, glass: Some(Box::new(glass)), ..refusal };
+            let told = read_back(&broken);
+            assert_eq!((told.kind, told.pass), (Some(Kind::BreakGlassUsed), None));
+            assert_eq!(told.decided.unwrap().decision, broken);
+        }
         let allowed = Decision { verdict: Verdict::Allow, violations: Vec::new(), ..whole(Code::Unsigned, "", "") };
         assert_eq!(read_back(&allowed).decided.unwrap().decision, allowed);
     }

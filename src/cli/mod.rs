@@ -20,6 +20,7 @@ macro_rules! warn {
 
 mod audit;
 mod boot_list;
+mod break_glass;
 mod change;
 mod check;
 mod daemon;
@@ -69,6 +70,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Check, explain and test a policy, on any machine.
     Policy(policy::Arguments),
+    /// Admit an image for some time whatever the policy says; lists the passes in force.
+    BreakGlass(break_glass::Arguments),
     /// Show the boot list, and what this node runs that is not in it.
     BootList(boot_list::Arguments),
     /// Put pullgate in front of containerd: shows what would be written, and writes with --restart.
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Why(arguments) => why::run(config, &arguments),
         Command::Audit(arguments) => audit::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),
+        Command::BreakGlass(arguments) => break_glass::run(&arguments),
         Command::BootList(arguments) => boot_list::run(config, &arguments),
         Command::Enable(arguments) => enable::run(config, &arguments),
         Command::Disable(arguments) => disable::run(config, &arguments),

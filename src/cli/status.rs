@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Output, complain, digests};
+use super::{Output, break_glass, complain, digests};
 use crate::{
     gate::{LastWalk, WatchReport},
     image::sanitize,
@@ -118,6 +118,14 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
     }
     if let Some(clock) = &status.clock {
         row("TROUBLE", sanitize(clock, 400));
+    }
+    if let Some(trouble) = &status.break_glass.trouble {
+        row("TROUBLE", sanitize(trouble, 400));
+    }
+    for (number, pass) in status.break_glass.passes.iter().enumerate() {
+        let title = if number == 0 { "BREAK-GLASS" } else { "" };
+        row(title, format!("pass {}: {}, {}", pass.id, sanitize(&pass.scope, 200), break_glass::standing(pass)));
+        row("", sanitize(&format!("by {}: {}", pass.who, pass.reason), 400));
     }
     match &status.sandbox {
         sandbox @ Sandbox::NotListed { .. } => row("TROUBLE", sandbox.to_string()),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::page::Page;
+use super::{break_glass, page::Page};
 use crate::{
     evidence::{Asked, Layout},
     image::{Digest, Repository},
@@ -41,6 +41,15 @@ pub(super) fn tell(page: &mut Page, decision: &Decision) {
             revision => format!(", policy {revision}"),
         };
         page.row("rule", format!("\"{rule}\"{at}{policy}"));
+    }
+    if let Some(glass) = &decision.glass {
+        match &glass.pass {
+            Some(pass) => page.row("pass", format!("{pass}, made by {}: `pullgate why {pass}`", glass.who)),
+            None => page.row("pass", format!("none: {} has the label", glass.who)),
+        }
+        page.row("", format!("because: {}", glass.reason));
+        let rule = glass.otherwise_rule.as_ref().map(|rule| format!(" by rule \"{rule}\"")).unwrap_or_default();
+        page.row("otherwise", format!("{}{rule}", glass.otherwise.word()));
     }
     if let Some(contact) = &decision.contact {
         page.row("", format!("ask {contact}"));
@@ -186,6 +195,10 @@ pub(super) fn mend(page: &mut Page, decision: &Decision, files: &Files<'_>, poli
     if code.is_settled_by_boot_list() {
         page.row("or now", "on a node that must start right now, whatever the policy says:");
         page.copy(&boot_line(digest, files));
+    }
+    if code.is_settled_by_break_glass() {
+        page.row("or briefly", "for some time, as an alert in the journal, without a change of any file:");
+        page.copy(&break_glass::command(digest));
     }
 }
 

@@ -246,6 +246,18 @@ fn tell_event(page: &mut Page, told: &Told, zone: &TimeZone) {
     if let Some(at) = told.at {
         page.row("when", moment(at, zone));
     }
+    if let Some(pass) = &told.pass {
+        page.row("pass", format!("{} for {}", pass.id, pass.scope));
+        page.row("by", &pass.by);
+        page.row("because", &pass.reason);
+        if let Some(ends) = pass.ends {
+            page.row("until", moment(ends, zone));
+        }
+        if let Some(over) = &pass.over {
+            page.row("over", over);
+        }
+        page.row("used", format!("journalctl -u {} PULLGATE_PASS={}", crate::audit::UNIT, pass.id));
+    }
     for (name, value) in [("policy", &told.revision), ("mode", &told.mode)] {
         if let Some(value) = value {
             page.row(name, value);
@@ -272,6 +284,7 @@ fn headline(told: &Told, decided: &Decided) -> String {
 
 fn answer(told: &Told, decided: &Decided) -> &'static str {
     match (decided.decision.verdict, decided.enforced, told.mode.as_deref()) {
+        (Verdict::Allow, ..) if decided.decision.glass.is_some() => "admitted by break-glass alone",
         (Verdict::Allow, ..) => "admitted",
         (_, true, _) => "refused",
         (_, false, Some("enforce")) => "admitted all the same: the rule only audits",

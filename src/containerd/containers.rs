@@ -14,7 +14,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tonic::{Code, Status};
 
 use super::{Containerd, request};
-use crate::{image::Digest, limits};
+use crate::{break_glass, image::Digest, limits};
 
 /// Under which the CRI plugin keeps what it knows of a container, and of a pod's sandbox.
 const CONTAINER: &str = "io.cri-containerd.container.metadata";
@@ -137,6 +137,8 @@ pub struct CriSandbox {
     pub uid: String,
     /// The runtime handler; empty for the default.
     pub handler: String,
+    /// Whether the pod's own label breaks the glass.
+    pub breaks_glass: bool,
 }
 
 impl Containerd {
@@ -326,13 +328,17 @@ impl CriSandbox {
         #[derive(Deserialize)]
         struct Config {
             metadata: Named,
+            #[serde(default, deserialize_with = "or_null")]
+            labels: HashMap<String, String>,
         }
-        let Metadata { config: Config { metadata }, handler } = versioned(json)?;
+        let Metadata { config: Config { metadata, labels }, handler } = versioned(json)?;
         let Named { name, uid, namespace } = metadata;
         if namespace.is_empty() || name.is_empty() {
             return Err(Unreadable("the CRI plugin noted no name or namespace of its pod".to_owned()));
         }
-        Ok(Self { namespace, name, uid, handler })
+        let (label, value) = break_glass::LABEL;
+        let breaks_glass = labels.get(label).is_some_and(|found| found == value);
+        Ok(Self { namespace, name, uid, handler, breaks_glass })
     }
 }
 

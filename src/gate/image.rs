@@ -40,7 +40,7 @@ pub async fn decide(
     let decision = admission.decide(snapshot, subjects(digest), asking).await;
     let alone = |decision| InRegistry { decision, children: Vec::new() };
     let may_be_index = media_type.is_none_or(media_type::is_index);
-    if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(snapshot, &decision) {
+    if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(admission, snapshot, &decision) {
         return alone(decision);
     }
     let choices = match choices(snapshot, place, &digest, media_type).await {
@@ -57,13 +57,14 @@ pub async fn decide(
 }
 
 /// A rule that settles it by the name settles it for the children as well, unless their digests are listed.
-fn children_could_differ(snapshot: &Snapshot, decision: &Decision) -> bool {
+fn children_could_differ(admission: &Admission, snapshot: &Snapshot, decision: &Decision) -> bool {
     let by_name = matches!(
         decision.code(),
         Some(Code::NoMatchingRule | Code::DeniedByRule | Code::NameNotProven | Code::TagNotAdmitted)
     );
     let exempt = snapshot.policy.iter().flat_map(|policy| &policy.exempt);
-    !by_name || !snapshot.boot.is_empty() || exempt.into_iter().any(|exempt| !exempt.digests.is_empty())
+    let listed = !snapshot.boot.is_empty() || !admission.passes().is_empty();
+    !by_name || listed || exempt.into_iter().any(|exempt| !exempt.digests.is_empty())
 }
 
 /// The children of an index that this node could choose; none where it is a manifest.
@@ -120,7 +121,9 @@ fn of_children(index: Decision, children: &[(Digest, Decision)]) -> Decision {
         (None, Some(_)) => index,
         (None, None) => {
             let on_paper = children.iter().find(|(_, child)| child.verdict != Verdict::Allow);
-            on_paper.or(children.first()).map_or(index, |(_, child)| child.clone())
+            // What the policy alone does not admit is the news.
+            let by_glass = children.iter().find(|(_, child)| child.glass.is_some());
+            by_glass.or(on_paper).or(children.first()).map_or(index, |(_, child)| child.clone())
         }
     }
 }

@@ -43,8 +43,8 @@ pub struct Unpack {
     content: Arc<ContentStore>,
     admission: Arc<Admission>,
     activation: Arc<Activation>,
-    /// Each with the layer that comes after it.
-    passes: Cache<Pass, Option<Digest>>,
+    /// Each with what comes of it.
+    passes: Cache<Pass, Passing>,
     extracts: Extracts,
     answers: Answers,
     layers: AtomicU64,
@@ -60,6 +60,15 @@ struct Pass {
     media_type: String,
     size: u64,
     chain: Digest,
+}
+
+/// What belongs to a layer that passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Passing {
+    /// The layer that comes after it.
+    next: Option<Digest>,
+    /// The pass of break-glass that its image was admitted by.
+    glass: Option<String>,
 }
 
 /// Where a layer is about to go.
@@ -227,7 +236,10 @@ impl Unpack {
             }
             Err(status) => return refuse(trouble(Trouble::from(status)), None),
         };
-        if let Some(next) = take(&self.passes, &pass(snapshot, &target.namespace, layer, target.chain)) {
+        let passing = take(&self.passes, &pass(snapshot, &target.namespace, layer, target.chain));
+        // What break-glass admitted ends with it.
+        let holds = |passing: &Passing| passing.glass.as_ref().is_none_or(|id| self.admission.passes().admits(id));
+        if let Some(Passing { next, .. }) = passing.filter(holds) {
             return Judgement::Covered(target, next);
         }
         let images = match self.content.images_of(&target.namespace, layer, &target.chain).await {
@@ -308,13 +320,17 @@ impl Unpack {
         started: Instant,
     ) -> Result<String, Refusal> {
         let about = About { layer, namespace: judged.namespace.as_deref(), ..About::nothing(started) };
+        let glass = judged.decision.glass.as_ref().and_then(|glass| glass.pass.clone());
         self.answers.conclude(snapshot, judged.decision, about).await?;
         let namespace = judged.namespace.or(namespace).unwrap_or_else(|| "default".to_owned());
         for (at, (layer, chain)) in judged.layers.iter().enumerate() {
             let next = judged.layers.get(at + 1).map(|(next, _)| next.digest);
             match judged.chain == Some(*chain) {
                 true => self.look_ahead(snapshot, next),
-                false => self.passes.insert(pass(snapshot, &namespace, layer, *chain), next),
+                false => {
+                    let passing = Passing { next, glass: glass.clone() };
+                    self.passes.insert(pass(snapshot, &namespace, layer, *chain), passing);
+                }
             }
         }
         self.layers.fetch_add(1, Ordering::Relaxed);
@@ -322,12 +338,12 @@ impl Unpack {
     }
 }
 
-fn passes(life: Duration) -> Cache<Pass, Option<Digest>> {
+fn passes(life: Duration) -> Cache<Pass, Passing> {
     Cache::builder().max_capacity(limits::PASSES).time_to_live(life).build()
 }
 
 /// What belongs to `pass`: once, and not when its life is over, which removing alone would not look at.
-fn take(passes: &Cache<Pass, Option<Digest>>, pass: &Pass) -> Option<Option<Digest>> {
+fn take(passes: &Cache<Pass, Passing>, pass: &Pass) -> Option<Passing> {
     passes.contains_key(pass).then(|| passes.remove(pass)).flatten()
 }
 

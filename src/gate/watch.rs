@@ -154,6 +154,11 @@ impl Watch {
         }
     }
 
+    /// Judges everything again soon: what admitted some of it has changed.
+    pub fn look_again(&self) {
+        self.overflow.notify_one();
+    }
+
     /// Judges what is on the node by what is kept on it, before `snapshot` takes force, so that the requests after it find a
     /// decision, and says what the policy does not admit. Takes [`limits::WALK`] at most.
     pub async fn prepare(&self, snapshot: Arc<Snapshot>) {

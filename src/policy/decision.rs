@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::grounds::Grounds;
 use crate::{
+    break_glass::Glass,
     image::{Digest, sanitize},
     limits,
 };
@@ -26,6 +27,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Its name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+
+    /// The verdict of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Allow, Self::Deny, Self::Inconclusive].into_iter().find(|verdict| verdict.name() == name)
+    }
+
     /// The word that messages, entries and metrics begin with.
     pub fn word(self) -> &'static str {
         match self {
@@ -265,6 +280,12 @@ impl Code {
         self.is_settled_by_exemption() || matches!(self, Self::PolicyInvalid | Self::ConfigInvalid | Self::ClockNotSet)
     }
 
+    /// Whether a pass of break-glass for the digest admits: over everything but what is wrong with the image or container
+    /// itself.
+    pub fn is_settled_by_break_glass(self) -> bool {
+        self.is_settled_by_boot_list()
+    }
+
     /// The verdict that this reason alone leads to.
     pub fn verdict(self) -> Verdict {
         match self {
@@ -321,6 +342,9 @@ pub struct Decision {
     /// Whether it is about an image of the self-test: refused in whatever mode, and of no meaning for anything else.
     #[serde(skip)]
     pub self_test: bool,
+    /// By what it is an allow that is not the policy's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub glass: Option<Box<Glass>>,
     /// The revision of the policy that decided.
     pub revision: String,
     /// The first instant at which a fact that was used changes.

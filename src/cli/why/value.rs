@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Beside, Now, check_command, story};
 use crate::{
     audit::{Id, Kind, Told},
-    cli::story::Files,
+    cli::{break_glass, story::Files},
 };
 
 /// The story of one entry.
@@ -21,6 +21,7 @@ pub(super) fn in_json(told: &Told, beside: &Beside, files: &Files<'_>) -> Value 
         Now::Unusable(why) => (None, Some(why)),
     };
     let exempt = decision.digest.filter(|_| code.is_some_and(|code| code.is_settled_by_exemption()));
+    let glass = decision.digest.filter(|_| code.is_some_and(|code| code.is_settled_by_break_glass()));
     let boot = decision.digest.filter(|_| code.is_some_and(|code| code.is_settled_by_boot_list()));
     for (name, more) in [
         ("decision", json!(decision)),
@@ -31,6 +32,7 @@ pub(super) fn in_json(told: &Told, beside: &Beside, files: &Files<'_>) -> Value 
         ("policy-trouble", json!(trouble)),
         ("exemption", json!(exempt.map(|digest| story::exemption(decision, &digest)))),
         ("boot-list", json!(boot.map(|digest| story::boot_line(&digest, files)))),
+        ("break-glass", json!(glass.map(|digest| break_glass::command(&digest)))),
         ("last-admitted", json!(beside.admitted.as_ref().map(told_json))),
         ("check", json!(check_command(decided))),
     ] {
@@ -63,6 +65,10 @@ pub(in crate::cli) fn told_json(told: &Told) -> Value {
         "rule": decision.and_then(|decision| decision.rule.as_ref()),
         "rule-at": decision.and_then(|decision| decision.rule_at.as_ref()),
         "attestors": decision.map(|decision| &decision.attestors),
+        "pass": told.pass.as_ref().map(|pass| json!({
+            "id": pass.id, "scope": pass.scope, "reason": pass.reason, "by": pass.by, "ends": pass.ends, "over": pass.over,
+        })),
+        "glass": decision.and_then(|decision| decision.glass.as_ref()),
         "microseconds": decided.and_then(|decided| decided.microseconds),
     })
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Start, State};
 use crate::{
+    break_glass,
     containerd::{
-        containers::{Container, Cri, CriContainer},
+        containers::{Container, Cri, CriContainer, CriSandbox},
         snapshots::Base,
     },
     decisions::Asking,
@@ -44,6 +45,8 @@ impl Judged {
 pub(super) struct Pod {
     pub(super) namespace: String,
     pub(super) name: String,
+    /// Whether its label breaks the glass, where that counts.
+    pub(super) breaks_glass: bool,
 }
 
 /// Where a container is to run, and by what it is judged.
@@ -54,6 +57,8 @@ struct Place<'a> {
     snapshotter: &'a str,
     /// The namespace of its pod.
     within: Namespace,
+    /// Its pod, where that breaks the glass.
+    glass: Option<&'a Pod>,
 }
 
 type Result<T> = std::result::Result<T, Violation>;
@@ -82,7 +87,9 @@ impl Start {
                 return (pod.ok().flatten(), vec![Judged { image: said(&container), ..Judged::refused(violation) }]);
             }
         };
-        let place = Place { snapshot: &snapshot, namespace, snapshotter: &container.snapshotter, within };
+        let may_break = |pod: &&Pod| pod.breaks_glass && snapshot.config.break_glass.pods_of.contains(&pod.namespace);
+        let glass = pod.as_ref().ok().and_then(Option::as_deref).filter(may_break);
+        let place = Place { snapshot: &snapshot, namespace, snapshotter: &container.snapshotter, within, glass };
         let mut judged = Vec::new();
         for piece in pieces {
             judged.push(self.decide(&place, piece).await);
@@ -99,7 +106,8 @@ impl Start {
         }
         let found = self.containerd.container(namespace, sandbox).await.map_err(|status| trouble(status.into()))?;
         let Some(sandbox) = pieces::sandbox(found)? else { return Ok(None) };
-        let pod = Arc::new(Pod { namespace: sandbox.namespace, name: sandbox.name });
+        let CriSandbox { namespace, name, breaks_glass, .. } = sandbox;
+        let pod = Arc::new(Pod { namespace, name, breaks_glass });
         self.pods.insert(key, pod.clone());
         Ok(Some(pod))
     }
@@ -187,16 +195,22 @@ impl Start {
             Asked::ByAnyName => self.records(place.namespace, manifests).await.map_err(trouble)?,
         };
         let names = piece.asked.names(records.iter().map(String::as_str)).map_err(trouble)?;
-        let (mut admitted, mut on_paper) = (None, None);
+        let (mut admitted, mut on_paper, mut by_glass) = (None, None, None);
         for called in names {
-            let decision = self.under_name(place, manifests, &called).await;
+            let mut decision = self.under_name(place, manifests, &called).await;
+            // Only over what the policy says: a container that is not of its image never comes here.
+            if let Some(pod) = place.glass.filter(|_| decision.verdict != Verdict::Allow && !decision.audit_only) {
+                decision = break_glass::admit_by_label(&pod.namespace, &pod.name, decision);
+            }
             match decision.verdict {
+                Verdict::Allow if decision.glass.is_some() => by_glass = by_glass.or(Some(decision)),
                 Verdict::Allow => admitted = admitted.or(Some(decision)),
                 _ if decision.audit_only => on_paper = on_paper.or(Some(decision)),
                 _ => return Ok(decision),
             }
         }
-        Ok(on_paper.or(admitted).unwrap_or_default())
+        // What the policy alone does not admit is the news.
+        Ok(by_glass.or(on_paper).or(admitted).unwrap_or_default())
     }
 
     async fn under_name(&self, place: &Place<'_>, manifests: &Manifests, called: &Called) -> Decision {

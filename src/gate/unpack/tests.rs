@@ -148,15 +148,15 @@ async fn passes_are_bounded_in_number_and_time() {
     };
     let passes = passes(limits::PASS_LIFE);
     for number in 0..limits::PASSES + 1000 {
-        passes.insert(pass(number), None);
+        passes.insert(pass(number), Passing::default());
     }
-    passes.insert(pass(0), None);
+    passes.insert(pass(0), Passing::default());
     assert!(take(&passes, &pass(0)).is_some() && take(&passes, &pass(0)).is_none());
     passes.run_pending_tasks();
     assert!((limits::PASSES / 2..=limits::PASSES).contains(&passes.entry_count()), "{}", passes.entry_count());
     assert_eq!(passes.policy().time_to_live(), Some(limits::PASS_LIFE));
     let ended = super::passes(Duration::from_nanos(1));
-    ended.insert(pass(0), None);
+    ended.insert(pass(0), Passing::default());
     std::thread::sleep(Duration::from_millis(1));
     assert!(take(&ended, &pass(0)).is_none());
 }
