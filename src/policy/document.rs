@@ -228,4 +228,6 @@ impl Checker<'_> {
 }
 
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;

@@ -292,14 +292,20 @@ impl Walk {
             Ok(called) => called,
             Err(many) => return Ok(PieceStanding::refused(&image, trouble(many))),
         };
-        let mut decision = Decision::default();
+        let mut decision = None;
         for name in &called {
             let subjects = all_under(snapshot, &manifests, name, within);
-            decision = self.admission.decide(snapshot, subjects, asking).await;
-            if decision.verdict != Verdict::Allow {
+            let of_name = self.admission.decide(snapshot, subjects, asking).await;
+            let refuses = of_name.verdict != Verdict::Allow && !of_name.audit_only;
+            // What is refused on paper hides no name that refuses.
+            if refuses || decision.as_ref().is_none_or(|known: &Decision| known.verdict == Verdict::Allow) {
+                decision = Some(of_name);
+            }
+            if refuses {
                 break;
             }
         }
+        let decision = decision.unwrap_or_default();
         let under = Some(Under { called, within: within.clone() });
         Ok(PieceStanding { image, documents, decision, under })
     }
