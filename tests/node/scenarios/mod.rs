@@ -2,6 +2,7 @@
 
 mod base;
 mod boot_list;
+mod break_glass;
 mod chains;
 mod cli;
 mod coverage;
@@ -98,6 +99,9 @@ pub const ALL: &[Scenario] = &[
     on_every_node("boot_list::all-that-is-left-when-all-else-is-broken", boot_list::all_else_broken),
     on_every_node("boot_list::seeded-from-what-the-node-runs", boot_list::seeded),
     on_every_node("boot_list::shown-and-written-by-enable", boot_list::by_enable),
+    on_every_node("break_glass::a-pass-admits-and-ends", break_glass::there_and_back),
+    on_every_node("break_glass::whatever-else-is-broken", break_glass::whatever_else_is_broken),
+    on_every_node("break_glass::a-pods-label-counts-where-it-is-said", break_glass::pods),
     on_every_node("index::signed-index-and-signed-child", index::children),
     on_every_node("index::forgotten-by-containerd-it-still-counts", index::forgotten),
     on_every_node("malformed::documents-that-read-two-ways", malformed::documents),
