@@ -158,6 +158,9 @@ mod tests {
             let decided = of(index(), children.clone());
             assert_eq!((decided.verdict, decided.code()), (verdict, code), "{children:?}");
         }
+        let glass = || Decision { glass: Some(Default::default()), ..allow() };
+        assert!(of(index(), vec![allow(), glass()]).glass.is_some(), "of those that are admitted it is the news");
+        assert_eq!(of(index(), vec![glass(), deny()]).verdict, Verdict::Deny);
         assert_eq!(of(retry(), vec![]).verdict, Verdict::Inconclusive);
         assert_eq!(of(retry(), vec![allow()]).verdict, Verdict::Allow);
         assert_eq!(of(retry(), vec![deny()]).verdict, Verdict::Inconclusive);

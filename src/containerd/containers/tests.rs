@@ -114,6 +114,16 @@ fn a_sandbox_says_which_pod_it_is() {
     let container = Container::of(record(&spec(), &[(SANDBOX, &noted_of_sandbox())]));
     let Ok(Some(Cri::Sandbox(sandbox))) = container.cri else { panic!() };
     assert_eq!((sandbox.namespace.as_str(), sandbox.name.as_str(), sandbox.handler.as_str()), ("shop", "pod", "gpu"));
+    assert!(!sandbox.breaks_glass);
+    for (value, expected) in [("true", true), ("yes", false), ("", false), ("True", false)] {
+        let labels = json!({ "image-policy.k8s.io/break-glass": value });
+        let mut noted = noted_of_sandbox();
+        noted["Metadata"]["Config"]["labels"] = labels;
+        let Ok(Some(Cri::Sandbox(sandbox))) = Container::of(record(&spec(), &[(SANDBOX, &noted)])).cri else {
+            panic!()
+        };
+        assert_eq!(sandbox.breaks_glass, expected, "{value}");
+    }
     for (path, member) in [
         ("/Version", json!("v2")),
         ("/Metadata/Config/metadata/namespace", json!("")),

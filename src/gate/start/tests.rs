@@ -1,3 +1,4 @@
+mod label;
 mod node;
 mod scope;
 
@@ -41,6 +42,10 @@ impl Gate {
     }
 
     async fn of(containerd: FakeContainerd, mode: &str, rules: &str) -> Self {
+        Self::configured(containerd, &format!("mode = \"{mode}\"\n"), rules).await
+    }
+
+    async fn configured(containerd: FakeContainerd, config: &str, rules: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -48,7 +53,7 @@ impl Gate {
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
             path
         };
-        let config = write("config.toml", &format!("mode = \"{mode}\"\n"));
+        let config = write("config.toml", config);
         write("ci.pub", &pem(&key()));
         let attestor = "name = \"ci\"\nmay-sign = [\"signature\"]\n\
              keys = [{ file = \"ci.pub\", algorithm = \"ecdsa-p256-sha256\" }]";

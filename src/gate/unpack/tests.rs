@@ -112,6 +112,37 @@ async fn audit_mode_waits_for_nothing_long() {
     assert_eq!(gate.unpack.counts().audit_only.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn a_layer_that_break_glass_admitted_is_decided_anew_once_that_is_over() {
+    let plugin =
+        Plugin { r#type: "io.containerd.snapshotter.v1".to_owned(), id: "overlayfs".to_owned(), ..Plugin::default() };
+    let chain = Digest::of(b"chain");
+    let fake = FakeContainerd::start(move |method, _| match method {
+        "Introspection/Plugins" => Answer::message(&PluginsResponse { plugins: vec![plugin.clone()] }),
+        "Snapshots/List" => Answer::message(&ListSnapshotsResponse {
+            info: vec![Info { name: format!("extract-1 {chain}"), ..Info::default() }],
+        }),
+        "Snapshots/Mounts" => Answer::message(&MountsResponse { mounts: vec![Mount::default()] }),
+        _ => Answer::Messages(Vec::new()),
+    });
+    let gate = Gate::new(&fake, "enforce").await;
+    let snapshot = gate.unpack.activation.current().await;
+    let apply = ApplyRequest { mounts: vec![Mount::default()], ..ApplyRequest::default() };
+    let layer = Descriptor {
+        media_type: String::new(),
+        digest: Digest::of(b"layer"),
+        size: 1,
+        annotations: Default::default(),
+    };
+    // Of two images that were admitted a moment ago, one by a pass that is over by now.
+    for (glass, is_covered) in [(None, true), (Some("1J4".to_owned()), false)] {
+        let passing = Passing { next: None, glass };
+        gate.unpack.passes.insert(pass(&snapshot, "k8s.io", &layer, chain), passing.clone());
+        let judgement = gate.unpack.judge(&snapshot, &apply, &layer, Some("k8s.io")).await;
+        assert_eq!(matches!(judgement, Judgement::Covered(..)), is_covered, "{passing:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn audit_mode_applies_a_layer_where_it_goes_though_nobody_names_the_namespace() {
     let fake = FakeContainerd::start(|method, _| match method {
