@@ -281,9 +281,9 @@ impl Code {
     }
 
     /// Whether a pass of break-glass for the digest admits: over everything but what is wrong with the image or container
-    /// itself.
+    /// itself. With one nobody waits for a registry.
     pub fn is_settled_by_break_glass(self) -> bool {
-        self.is_settled_by_boot_list()
+        self.is_settled_by_boot_list() || self == Self::DeadlineExceeded
     }
 
     /// The verdict that this reason alone leads to.
