@@ -10,7 +10,7 @@ use crate::{
     image::{Digest, sanitize},
     limits,
     policy::{
-        decision::{Code, Violation},
+        decision::{Code, Decision, Verdict, Violation},
         evaluate::{Namespace, Tag},
     },
     snapshot::Snapshot,
@@ -170,6 +170,33 @@ pub(super) fn within(
     }
 }
 
+/// What is decided about an image under each of its names: the first refusal, else what breaks the glass, since what the
+/// policy alone does not admit is the news, else the first refusal on paper, else the first allow.
+#[derive(Default)]
+pub(super) struct UnderEach {
+    by_glass: Option<Decision>,
+    admitted: Option<Decision>,
+    on_paper: Option<Decision>,
+}
+
+impl UnderEach {
+    /// Adds the decision under one more name, and gives it back where it settles it.
+    pub(super) fn add(&mut self, decision: Decision) -> Option<Decision> {
+        match decision.verdict {
+            Verdict::Allow if decision.glass.is_some() => self.by_glass = self.by_glass.take().or(Some(decision)),
+            Verdict::Allow => self.admitted = self.admitted.take().or(Some(decision)),
+            _ if decision.audit_only => self.on_paper = self.on_paper.take().or(Some(decision)),
+            _ => return Some(decision),
+        }
+        None
+    }
+
+    /// The decision under all of them; without any, a denial.
+    pub(super) fn end(self) -> Decision {
+        self.by_glass.or(self.on_paper).or(self.admitted).unwrap_or_default()
+    }
+}
+
 /// `image` within a sentence.
 pub(super) fn described(image: &str) -> String {
     match image {
@@ -186,4 +213,26 @@ pub(super) fn other_layers(found: &str) -> Violation {
 pub(super) fn unreadable(why: &str) -> Violation {
     let found = format!("containerd's record of it cannot be read: {}", sanitize(why, NAME));
     Violation { code: Code::UnreadableRecord, found, fix: "update pullgate".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_on_paper_hides_none_and_an_allow_hides_no_refusal() {
+        let decision = |verdict, audit_only| Decision { verdict, audit_only, ..Decision::default() };
+        let (allow, deny) = (decision(Verdict::Allow, false), decision(Verdict::Deny, false));
+        let (retry, paper) = (decision(Verdict::Inconclusive, false), decision(Verdict::Deny, true));
+        let of = |decisions: &[&Decision]| {
+            let mut all = UnderEach::default();
+            let settled = decisions.iter().find_map(|decision| all.add((*decision).clone()));
+            settled.unwrap_or_else(|| all.end())
+        };
+        assert_eq!(of(&[]).verdict, Verdict::Deny);
+        assert_eq!(of(&[&allow, &allow]), allow);
+        assert_eq!(of(&[&allow, &paper, &allow]), paper);
+        assert_eq!(of(&[&paper, &allow, &deny]), deny);
+        assert_eq!(of(&[&paper, &retry, &deny]), retry);
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
     decisions::Asking,
     evidence::content::{Manifests, Trouble},
     gate::{
-        pieces::{self, Asked, By, NAME, Piece, described, other_layers, unreadable, within},
+        pieces::{self, Asked, By, NAME, Piece, UnderEach, described, other_layers, unreadable, within},
         subjects::{Called, all_under},
         unpack::trouble,
     },
@@ -59,6 +59,19 @@ struct Place<'a> {
     within: Namespace,
     /// Its pod, where that breaks the glass.
     glass: Option<&'a Pod>,
+}
+
+/// What is decided about an image.
+struct Looked {
+    decision: Decision,
+    /// What is to be verified behind the answer, where nothing on this node decides.
+    open: Option<Vec<Subject>>,
+}
+
+impl From<Decision> for Looked {
+    fn from(decision: Decision) -> Self {
+        Self { decision, open: None }
+    }
 }
 
 type Result<T> = std::result::Result<T, Violation>;
@@ -139,13 +152,17 @@ impl Start {
     async fn decide(&self, place: &Place<'_>, piece: Piece) -> Judged {
         let image = Some(shown(&piece.image));
         let decision = match self.look(place, &piece).await {
-            Ok(decision) => decision,
+            Ok(Looked { decision, open: None }) => decision,
+            Ok(Looked { decision, open: Some(subjects) }) => {
+                self.verify_behind(subjects);
+                decision
+            }
             Err(violation) => Decision::refused(violation),
         };
         Judged { image, decision }
     }
 
-    async fn look(&self, place: &Place<'_>, piece: &Piece) -> Result<Decision> {
+    async fn look(&self, place: &Place<'_>, piece: &Piece) -> Result<Looked> {
         let &Place { namespace, snapshotter, .. } = place;
         let base = self.containerd.base(namespace, snapshotter, &piece.key).await;
         let base = match base.map_err(|status| trouble(status.into()))? {
@@ -168,13 +185,13 @@ impl Start {
             return Err(piece.has_other_files());
         }
         if let Some(decision) = self.admission.one_time().decision(Gate::Start, config) {
-            return Ok(decision);
+            return Ok(decision.into());
         }
         // What was met before and does not lead to an allow may not be all.
         if let Some(manifests) = self.content.remembered(namespace, config) {
-            let decision = self.under_names(place, piece, &manifests).await?;
-            if decision.verdict == Verdict::Allow {
-                return Ok(decision);
+            let looked = self.under_names(place, piece, &manifests).await?;
+            if looked.decision.verdict == Verdict::Allow {
+                return Ok(looked);
             }
         }
         let manifests = self.content.with_config(namespace, config).await.map_err(trouble)?;
@@ -189,31 +206,29 @@ impl Start {
 
     /// The decision about an image that any of `manifests` is, under each of its names; the first refusal where there is
     /// one, else the first on paper.
-    async fn under_names(&self, place: &Place<'_>, piece: &Piece, manifests: &Manifests) -> Result<Decision> {
+    async fn under_names(&self, place: &Place<'_>, piece: &Piece, manifests: &Manifests) -> Result<Looked> {
         let records = match &piece.asked {
             Asked::By(_) => Vec::new(),
             Asked::ByAnyName => self.records(place.namespace, manifests).await.map_err(trouble)?,
         };
         let names = piece.asked.names(records.iter().map(String::as_str)).map_err(trouble)?;
-        let (mut admitted, mut on_paper, mut by_glass) = (None, None, None);
+        let (mut all, mut open) = (UnderEach::default(), None);
         for called in names {
-            let mut decision = self.under_name(place, manifests, &called).await;
+            let looked = self.under_name(place, manifests, &called).await;
+            open = open.or(looked.open.clone());
+            let mut decision = looked.decision;
             // Only over what the policy says: a container that is not of its image never comes here.
             if let Some(pod) = place.glass.filter(|_| decision.verdict != Verdict::Allow && !decision.audit_only) {
                 decision = break_glass::admit_by_label(&pod.namespace, &pod.name, decision);
             }
-            match decision.verdict {
-                Verdict::Allow if decision.glass.is_some() => by_glass = by_glass.or(Some(decision)),
-                Verdict::Allow => admitted = admitted.or(Some(decision)),
-                _ if decision.audit_only => on_paper = on_paper.or(Some(decision)),
-                _ => return Ok(decision),
+            if let Some(refused) = all.add(decision) {
+                return Ok(Looked { decision: refused, open: looked.open });
             }
         }
-        // What the policy alone does not admit is the news.
-        Ok(by_glass.or(on_paper).or(admitted).unwrap_or_default())
+        Ok(Looked { decision: all.end(), open })
     }
 
-    async fn under_name(&self, place: &Place<'_>, manifests: &Manifests, called: &Called) -> Decision {
+    async fn under_name(&self, place: &Place<'_>, manifests: &Manifests, called: &Called) -> Looked {
         let Place { snapshot, namespace, within, .. } = place;
         let subjects = all_under(snapshot, manifests, called, within);
         let decision = self.admission.decide(snapshot, subjects.clone(), Asking::Offline).await;
@@ -226,14 +241,13 @@ impl Start {
                 {
                     self.content.keep(namespace, documents, digest).await;
                 }
-                decision
+                decision.into()
             }
             // Whoever asks nobody else learns from a registry only that it was not asked.
             (Verdict::Inconclusive, Some(Code::RegistryUnreachable)) => {
-                self.verify_behind(subjects);
-                not_verified_yet(decision)
+                Looked { decision: not_verified_yet(decision), open: Some(subjects) }
             }
-            _ => decision,
+            _ => decision.into(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     decisions::Asking,
     evidence::content::{Inventory, NamedDocument, OnNode, Trouble},
     gate::{
-        pieces::{self, Asked, By, Piece, Under, other_layers, unreadable},
+        pieces::{self, Asked, By, Piece, Under, UnderEach, other_layers, unreadable},
         subjects::all_under,
         unpack::trouble,
     },
@@ -106,11 +106,20 @@ impl ContainerStanding {
         self.origin == Origin::Pod && !self.hooked && !self.self_test
     }
 
-    /// Of its images the one that decides: the first that is refused, else the first that nobody can tell about, else its
-    /// own. None before it is judged.
+    /// Of its images the one that decides: the first that is refused, else the first that nobody can tell about, else one
+    /// of these whose rule only audits, else its own. None before it is judged.
     pub fn decisive(&self) -> Option<&PieceStanding> {
-        let first = |verdict| self.pieces.iter().find(|piece| piece.decision.verdict == verdict);
-        first(Verdict::Deny).or_else(|| first(Verdict::Inconclusive)).or(self.pieces.first())
+        let first = |verdict, on_paper| {
+            let decides = |decision: &Decision| decision.verdict == verdict && decision.audit_only == on_paper;
+            self.pieces.iter().find(|piece| decides(&piece.decision))
+        };
+        let refusals = [
+            (Verdict::Deny, false),
+            (Verdict::Inconclusive, false),
+            (Verdict::Deny, true),
+            (Verdict::Inconclusive, true),
+        ];
+        refusals.into_iter().find_map(|(verdict, on_paper)| first(verdict, on_paper)).or(self.pieces.first())
     }
 
     /// The decision about it; a denial before it is judged.
@@ -292,20 +301,15 @@ impl Walk {
             Ok(called) => called,
             Err(many) => return Ok(PieceStanding::refused(&image, trouble(many))),
         };
-        let mut decision = None;
+        let (mut all, mut refused) = (UnderEach::default(), None);
         for name in &called {
             let subjects = all_under(snapshot, &manifests, name, within);
-            let of_name = self.admission.decide(snapshot, subjects, asking).await;
-            let refuses = of_name.verdict != Verdict::Allow && !of_name.audit_only;
-            // What is refused on paper hides no name that refuses.
-            if refuses || decision.as_ref().is_none_or(|known: &Decision| known.verdict == Verdict::Allow) {
-                decision = Some(of_name);
-            }
-            if refuses {
+            refused = all.add(self.admission.decide(snapshot, subjects, asking).await);
+            if refused.is_some() {
                 break;
             }
         }
-        let decision = decision.unwrap_or_default();
+        let decision = refused.unwrap_or_else(|| all.end());
         let under = Some(Under { called, within: within.clone() });
         Ok(PieceStanding { image, documents, decision, under })
     }
