@@ -37,7 +37,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_PAUSE", "tests/audit.rs", "without_journald_nothing_is_written_and_its_return_is_noticed"),
     ("AUDIT_VALUES", "tests/audit.rs", "an_oversize_entry_is_passed_in_sealed_memory_and_keeps_the_chain"),
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
-    ("AUDIT_WORD_CHARS", "src/audit/record.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
+    ("AUDIT_WORD_CHARS", "src/audit/record/tests.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
     ("BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("BOOT_DIGESTS", "src/boot/tests.rs", "the_list_is_bounded"),
     ("BOOT_FILE_BYTES", "src/boot/tests.rs", "a_file_is_bounded"),
