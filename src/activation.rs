@@ -300,6 +300,7 @@ fn closed_config(file: &Path) -> Config {
         quarantine: None,
         // Root breaks the glass where all else is broken, pods do not.
         break_glass: BreakGlass::default(),
+        acknowledged: Vec::new(),
     }
 }
 

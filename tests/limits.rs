@@ -64,7 +64,7 @@ const REACHED: &[(&str, &str, &str)] = &[
         "src/node/doctor/gather/containers.rs",
         "more_containers_than_are_looked_at_are_not_taken_for_none",
     ),
-    ("DOCUMENT_BYTES", "src/config.rs", "a_document_of_any_size_is_bounded"),
+    ("DOCUMENT_BYTES", "src/config/tests.rs", "a_document_of_any_size_is_bounded"),
     ("ENTRIES_HELD", "src/cli/audit/tests.rs", "as_many_entries_can_be_asked_for_as_are_held"),
     ("ESSENTIAL_IMAGES", "src/containerd/tests.rs", "the_images_of_containers_are_told_once_each_up_to_the_limit"),
     (

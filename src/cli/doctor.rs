@@ -57,8 +57,7 @@ pub(super) fn run(config: &Path, arguments: &DoctorArguments) -> ExitCode {
         (Err(_), Ok(daemon)) => PathBuf::from(&daemon.containerd),
         (Err(_), Err(_)) => USUAL_SOCKET.into(),
     };
-    let facts =
-        runtime.block_on(doctor::gather(own.map(|config| config.watch.exempt), &socket, &arguments.state, daemon));
+    let facts = runtime.block_on(doctor::gather(own, &socket, &arguments.state, daemon));
     let live = (!arguments.no_self_test).then(|| live::run(&arguments.runtime));
     let examined = Examined { findings: doctor::examine(&facts), live };
     let text = match arguments.output {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::super::{dump::Dump, imports::Read, start::Start, version::Version};
-use crate::{containerd::Loaded, status::Status};
+use crate::{config::Acknowledged, containerd::Loaded, image::Repository, status::Status};
 
 /// What is known, or why it is not.
 pub type Known<T> = Result<T, String>;
@@ -13,6 +13,8 @@ pub type Known<T> = Result<T, String>;
 pub struct Facts {
     /// The namespaces that pullgate's own configuration exempts from the watch, or what is wrong with it.
     pub own: Known<Vec<String>>,
+    /// Containers that it says may reach what is the node's.
+    pub acknowledged: Vec<Acknowledged>,
     /// containerd's socket, as pullgate's configuration says; where that says nothing, as the daemon does.
     pub socket: PathBuf,
     /// What containerd's files say: what its next start runs with.
@@ -127,6 +129,8 @@ pub struct ContainerMounts {
     pub pod: Option<String>,
     /// Its name in the pod, or else its id.
     pub name: String,
+    /// What its pod calls its image, where that is a name.
+    pub image: Option<Repository>,
     /// Its mounts.
     pub mounts: Vec<Mount>,
 }

@@ -21,7 +21,7 @@ use super::{
     },
     Configured, Facts, Foreign, Known, Running, Units,
 };
-use crate::{containerd::Containerd, image::sanitize, status::Status};
+use crate::{config::Config, containerd::Containerd, image::sanitize, status::Status};
 
 /// Where containerd's program is when it does not run.
 const PROGRAMS: [&str; 2] = ["/usr/bin/containerd", "/usr/local/bin/containerd"];
@@ -30,9 +30,9 @@ const ENGINES: [&str; 3] = ["dockerd", "buildkitd", "crio"];
 /// Characters of a reason.
 const TOLD: usize = 300;
 
-/// Looks at the containerd behind `socket`. `own` are the namespaces exempt from the watch, `state` where `enable`
-/// keeps its record, and `daemon` what the daemon says.
-pub async fn gather(own: Known<Vec<String>>, socket: &Path, state: &Path, daemon: Known<Status>) -> Facts {
+/// Looks at the containerd behind `socket`. `own` is pullgate's configuration, `state` where `enable` keeps its record,
+/// and `daemon` what the daemon says.
+pub async fn gather(own: Known<Config>, socket: &Path, state: &Path, daemon: Known<Status>) -> Facts {
     let containerd = Containerd::new(socket);
     let process = process_of(&containerd, socket).await;
     let configured = configured(process.as_ref().ok()).map_err(told);
@@ -59,7 +59,8 @@ pub async fn gather(own: Known<Vec<String>>, socket: &Path, state: &Path, daemon
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => Err(why.clone()),
     };
     Facts {
-        own,
+        acknowledged: own.as_ref().map(|config| config.acknowledged.clone()).unwrap_or_default(),
+        own: own.map(|config| config.watch.exempt),
         socket: socket.to_owned(),
         verifiers: verifiers.map_err(told),
         enabled: record.map(|record| record.map(|record| disk::enabled(&record))).map_err(told),

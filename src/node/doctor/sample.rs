@@ -74,6 +74,7 @@ pub(super) fn node(version: Version) -> Facts {
     };
     Facts {
         own: Ok(Vec::new()),
+        acknowledged: Vec::new(),
         socket: "/run/containerd/containerd.sock".into(),
         configured: Ok(configured(version, &text)),
         running: Ok(running(!old)),

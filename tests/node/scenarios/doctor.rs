@@ -10,7 +10,7 @@ use crate::node::{
     cri::Mount,
     machine::Output,
     pod::container_config,
-    product::{CONFIG, POLICY, SERVICE, SOCKETS},
+    product::{CONFIG, CONFIG_FILE, POLICY, SERVICE, SOCKETS, in_registry},
     signing::Layout,
 };
 
@@ -339,6 +339,23 @@ pub fn mounts(suite: Suite) -> Result<()> {
         pod.remove_container(&id)?;
         stage.is_mended(host)?;
     }
+    let config = node.read(CONFIG_FILE)?;
+    let config = String::from_utf8_lossy(&config).into_owned();
+    let id = create("agent", &[("/", true)])?;
+    for (pod_name, state) in [("web-*", "warning"), ("db-*", "OPEN")] {
+        let repository = in_registry("demo/app");
+        let table =
+            format!("[[doctor.acknowledged]]\nnamespace = \"shop\"\npod = \"{pod_name}\"\nimage = \"{repository}\"\n");
+        node.write(CONFIG_FILE, format!("{config}\n{table}"))?;
+        node.reload()?;
+        let more = stage.more()?;
+        let expected = format!("mounted-node-paths {state} container agent of pod shop/web-0 mounts /");
+        expect::holds(more.len() == 1 && more[0].starts_with(&expected), || format!("{pod_name}: {more:?}"))?;
+    }
+    node.write(CONFIG_FILE, config)?;
+    node.reload()?;
+    pod.remove_container(&id)?;
+    stage.is_mended("what was acknowledged")?;
     pod.remove()?;
     node.run(&[
         "ctr",

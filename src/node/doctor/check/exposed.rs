@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::{ContainerMounts, Mount, Place};
-use super::{Facts, Found, Known, or_closed};
+use super::{Facts, Found, Known, State, or_closed};
 use crate::image::sanitize;
 
 /// What is of use to somebody who would go around: the path, what lies there, and whether writing is needed for it. What
@@ -31,9 +31,12 @@ pub(super) fn mounted(facts: &Facts) -> Known<Vec<Found>> {
     let mounts = facts.containers()?;
     let mut found: Vec<Found> =
         mounts.containers.iter().filter_map(|container| of_container(facts, container)).collect();
-    let more = found.len().saturating_sub(TOLD);
+    // What is acknowledged hides nothing that is not.
+    found.sort_by_key(|found| found.state != State::Open);
+    let open = found.iter().filter(|found| found.state == State::Open).count();
+    let more = open.saturating_sub(TOLD);
+    found.truncate(TOLD);
     if more > 0 {
-        found.truncate(TOLD);
         found.push(Found::open(format!("{more} more containers with such mounts"), "pullgate doctor -o json"));
     }
     found.extend(mounts.unreadable.iter().take(TOLD).map(|container| {
@@ -64,7 +67,17 @@ fn of_container(facts: &Facts, container: &ContainerMounts) -> Option<Found> {
         None => format!("container {name} in namespace {}", sanitize(&container.namespace, NAME)),
     };
     let what = format!("{who} mounts {}: it can use {}", sanitize(&sources.join(", "), NAME), reached.join(", "));
+    if is_acknowledged(facts, container) {
+        return Some(Found::warning(format!("{what}; config.toml says that it may"), "look at it from time to time"));
+    }
     Some(Found::open(what, "take that volume out of it, or trust it as you trust root"))
+}
+
+/// By its pod, as the sandbox's record says, and its image. What belongs to no pod is nobody's to acknowledge.
+fn is_acknowledged(facts: &Facts, container: &ContainerMounts) -> bool {
+    let pod = container.pod.as_deref().and_then(|pod| pod.split_once('/'));
+    let (Some((namespace, pod)), Some(image)) = (pod, &container.image) else { return false };
+    facts.acknowledged.iter().any(|acknowledged| acknowledged.covers(namespace, pod, image))
 }
 
 fn reaches<'a>(facts: &'a Facts, mount: &'a Mount) -> impl Iterator<Item = &'static str> + 'a {

@@ -10,6 +10,7 @@ use super::{
     ALL,
 };
 use crate::{
+    config::{Acknowledged, PodName},
     image::Digest,
     node::{connection::Gate, dump::Dump, imports::Read, sandbox::Sandbox, start::Start, version::Version},
 };
@@ -315,6 +316,7 @@ fn containers_that_reach_a_socket_are_named() {
             namespace: "k8s.io".into(),
             pod: Some("shop/web-0".into()),
             name: "agent".into(),
+            image: Some("reg.io/agent".parse().unwrap()),
             mounts: vec![mount],
         });
         facts
@@ -349,6 +351,39 @@ fn containers_that_reach_a_socket_are_named() {
     facts.daemon.as_mut().unwrap().containerd = "/run/k3s/containerd/containerd.sock".into();
     facts.containers.as_mut().unwrap().containers[0].name = "a\u{1b}[2J\n".into();
     assert!(only(&facts).what.chars().all(|c| !c.is_control()));
+    let acknowledging = |namespace: &str, pod: &str, image: &str| Acknowledged {
+        namespace: namespace.into(),
+        pod: PodName::Begins(pod.into()),
+        image: image.parse().unwrap(),
+    };
+    let mut known = with("/", "/", true);
+    known.acknowledged = vec![acknowledging("shop", "web-", "reg.io/agent")];
+    let finding = only(&known);
+    assert_eq!((finding.check, finding.state), ("mounted-node-paths", State::Warning));
+    assert!(finding.what.starts_with("container agent of pod shop/web-0 mounts /: it can use"), "{}", finding.what);
+    for other in [
+        acknowledging("shop", "web-", "reg.io/other"),
+        acknowledging("other", "web-", "reg.io/agent"),
+        acknowledging("shop", "db-", "reg.io/agent"),
+    ] {
+        known.acknowledged = vec![other];
+        assert_eq!(only(&known).state, State::Open);
+    }
+    known.acknowledged = vec![acknowledging("shop", "web-", "reg.io/agent")];
+    for change in [
+        (|container| container.pod = None) as fn(&mut ContainerMounts),
+        |container| container.image = None,
+        |container| container.pod = Some("shopweb-0".into()),
+    ] {
+        let mut changed = known.clone();
+        change(&mut changed.containers.as_mut().unwrap().containers[0]);
+        assert_eq!(only(&changed).state, State::Open);
+    }
+    // Many of them hide no other.
+    let one = known.containers.as_ref().unwrap().containers[0].clone();
+    let hidden = ContainerMounts { name: "hidden".into(), image: None, ..one.clone() };
+    known.containers.as_mut().unwrap().containers.extend(std::iter::repeat_n(one, 100).chain([hidden]));
+    assert_eq!(told(&known).iter().filter(|line| line.ends_with("OPEN")).count(), 1);
     let mut many = with("/run", "/run", false);
     let one = many.containers.as_ref().unwrap().containers[0].clone();
     many.containers.as_mut().unwrap().containers.extend(std::iter::repeat_n(one, 100));

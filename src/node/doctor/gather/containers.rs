@@ -8,7 +8,7 @@ use crate::{
         Containerd,
         containers::{Container, Cri, Spec},
     },
-    image::sanitize,
+    image::{Reference, sanitize},
     limits,
 };
 
@@ -52,6 +52,12 @@ impl Mounts {
                     continue;
                 }
             };
+            let image = match &container.cri {
+                Ok(Some(Cri::Container(cri))) => {
+                    cri.image.as_deref().unwrap_or(&container.image).parse::<Reference>().ok()
+                }
+                _ => None,
+            };
             let (name, pod) = match &container.cri {
                 Ok(Some(Cri::Container(cri))) => (cri.name.clone(), pods.get(cri.sandbox.as_str()).cloned()),
                 Ok(Some(Cri::Sandbox(_))) => ("sandbox".to_owned(), pods.get(container.id.as_str()).cloned()),
@@ -61,6 +67,7 @@ impl Mounts {
                 namespace: namespace.to_owned(),
                 pod,
                 name,
+                image: image.map(|image| image.repository),
                 mounts: of_node(spec).collect(),
             });
         }
@@ -128,7 +135,7 @@ mod tests {
             "Config": { "metadata": { "name": "web-0", "namespace": "shop", "uid": "u" } } } });
         let container = json!({ "Version": "v1", "Metadata": {
             "SandboxID": "s1", "ImageRef": crate::image::Digest::of(b"c").to_string(),
-            "Config": { "metadata": { "name": "app" } } } });
+            "Config": { "metadata": { "name": "app" }, "image": { "user_specified_image": "reg.io/app:1" } } } });
         let fake = containerd(vec![
             record("c1", &spec, Some(("io.cri-containerd.container.metadata", container))),
             record("s1", &json!({}), Some(("io.cri-containerd.sandbox.metadata", pod))),
@@ -139,6 +146,9 @@ mod tests {
         let told: Vec<(&str, Option<&str>)> =
             found.containers.iter().map(|it| (it.name.as_str(), it.pod.as_deref())).collect();
         assert_eq!(told, [("app", Some("shop/web-0")), ("sandbox", Some("shop/web-0")), ("plain", None)]);
+        let images: Vec<Option<String>> =
+            found.containers.iter().map(|it| it.image.as_ref().map(ToString::to_string)).collect();
+        assert_eq!(images, [Some("reg.io/app".to_owned()), None, None]);
         let [mount] = found.containers[0].mounts.as_slice() else { panic!("{:?}", found.containers[0]) };
         assert!(mount.read_only && mount.source == link && mount.canonical == Path::new("/run"), "{mount:?}");
         assert!(found.unreadable[0].starts_with("k8s.io/broken: "), "{:?}", found.unreadable);
