@@ -23,6 +23,7 @@ use crate::{
     files, limits,
     policy::{Policy, decision::Code},
     snapshot::{Snapshot, Trouble},
+    verify::token::KeySet,
 };
 
 /// Where things lie.
@@ -161,13 +162,18 @@ impl Activation {
         let (mut trouble, mut closed) = (None, false);
         let text = seen.borrow_mut().read(&self.paths.config);
         let config = text.and_then(|text| {
-            let config = Config::parse(&self.paths.config, &text);
+            let config = Config::parse(&self.paths.config, &text)
+                .and_then(|config| with_issuer_keys(config, |path| seen.borrow_mut().read_key(path)));
             fresh.config = Some(text);
             config
         });
         let config = config.map(Arc::new).unwrap_or_else(|problems| {
             trouble = Some(Trouble { code: Code::ConfigInvalid, message: problems.first() });
             let kept = kept.as_ref().and_then(|kept| Config::parse(&self.paths.config, kept.config.as_ref()?).ok());
+            // Without keys no token counts.
+            let kept = kept.map(|kept| {
+                with_issuer_keys(kept.clone(), |path| files::read_trusted(path, limits::KEY_FILE_BYTES)).unwrap_or(kept)
+            });
             previous.map(|previous| previous.config.clone()).or(kept.map(Arc::new)).unwrap_or_else(|| {
                 closed = true;
                 closed_config(&self.paths.config).into()
@@ -206,6 +212,12 @@ impl Activation {
         let boot = BootList::read(&self.paths.boot);
         for problem in &boot.problems {
             tracing::warn!("boot list: {problem}");
+        }
+        if config.service_accounts.is_none() && policy.as_ref().is_some_and(|policy| policy.asks_for_accounts()) {
+            tracing::warn!(
+                "the policy has rules for service accounts, and the configuration no [service-accounts]: none is proven, \
+                 and what is said for any of them must be met"
+            );
         }
         let outcome = match &trouble {
             None => Outcome::Activated,
@@ -260,7 +272,24 @@ impl Activation {
     }
 }
 
+/// `config` with the keys of the issuer of service account tokens, where it names one.
+fn with_issuer_keys(
+    mut config: Config,
+    mut read: impl FnMut(&Path) -> Result<String, String>,
+) -> Result<Config, Problems> {
+    if let Some(accounts) = &mut config.service_accounts {
+        let keys = read(&accounts.keys).and_then(|text| KeySet::parse(&text));
+        accounts.issuer.keys = keys.map_err(|why| Problems::whole(&accounts.keys.display().to_string(), why))?;
+    }
+    Ok(config)
+}
+
 impl Seen {
+    fn read_key(&mut self, path: &Path) -> Result<String, String> {
+        self.note(path);
+        files::read_trusted(path, limits::KEY_FILE_BYTES)
+    }
+
     fn note(&mut self, path: &Path) {
         self.0.insert(path.to_owned(), files::fingerprint(path));
     }
@@ -301,6 +330,7 @@ fn closed_config(file: &Path) -> Config {
         // Root breaks the glass where all else is broken, pods do not.
         break_glass: BreakGlass::default(),
         acknowledged: Vec::new(),
+        service_accounts: None,
     }
 }
 

@@ -67,6 +67,11 @@ impl Admission {
         &self.passes
     }
 
+    /// The time by which it decides; none where the clock is not set.
+    pub fn now(&self) -> Option<Timestamp> {
+        self.clock.now().ok()
+    }
+
     /// How many decisions are remembered.
     pub fn remembered(&self) -> u64 {
         self.decisions.len()

@@ -23,6 +23,7 @@ use crate::{
     image::{Host, Repository},
     limits,
     policy::scope::{LABEL, Pattern, is_label},
+    verify::token::{Issuer, KeySet},
 };
 
 /// Whether this node refuses. It is the ceiling: a rule's own `audit` counts only under [`NodeMode::Enforce`].
@@ -68,6 +69,8 @@ pub struct Config {
     pub watch: Watch,
     /// Whether image records that the policy refuses are removed; none removes nothing.
     pub quarantine: Option<Quarantine>,
+    /// Whose Kubernetes service account tokens count; none: nobody's.
+    pub service_accounts: Option<ServiceAccounts>,
     /// Who may admit for some time what the policy does not.
     pub break_glass: BreakGlass,
     /// Containers that may reach what is the node's.
@@ -81,6 +84,17 @@ pub struct BreakGlass {
     pub longest: Duration,
     /// The Kubernetes namespaces in which a pod's own label does.
     pub pods_of: Vec<String>,
+}
+
+/// Whose Kubernetes service account tokens count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccounts {
+    /// The file with the issuer's keys, a JWK set.
+    pub keys: PathBuf,
+    /// The issuer. It has no keys before the file is read, and no token counts.
+    pub issuer: Issuer,
+    /// The kubelet's folder (`--root-dir`).
+    pub kubelet: PathBuf,
 }
 
 /// What is looked at on the node beside requests.
@@ -160,6 +174,7 @@ struct Document {
     break_glass: BreakGlassTable,
     #[serde(default)]
     doctor: DoctorTable,
+    service_accounts: Option<ServiceAccountsTable>,
 }
 
 #[derive(Default, Deserialize)]
@@ -204,6 +219,17 @@ struct AuditTable {
 struct WatchTable {
     walk_every_minutes: Option<Spanned<u32>>,
     exempt_namespaces: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ServiceAccountsTable {
+    keys: PathBuf,
+    issuer: Spanned<String>,
+    #[serde(default)]
+    audiences: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    kubelet: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -252,6 +278,8 @@ impl Config {
         let quarantine = document.quarantine.read(&places, &mut problems);
         let break_glass = document.break_glass.read(&places, &mut problems);
         let acknowledged = document.doctor.read(&places, &mut problems);
+        let beside = file.parent().unwrap_or(Path::new("/"));
+        let service_accounts = document.service_accounts.map(|table| table.read(beside, &places, &mut problems));
         let address = document.containerd.address;
         if let Some(address) = address.as_ref().filter(|address| !address.get_ref().is_absolute()) {
             problems
@@ -264,7 +292,6 @@ impl Config {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        let beside = file.parent().unwrap_or(Path::new("/"));
         Ok(Self {
             mode: document.mode,
             policy: beside.join(document.policy.unwrap_or_else(|| "policy.toml".into())),
@@ -278,6 +305,7 @@ impl Config {
             quarantine,
             break_glass,
             acknowledged,
+            service_accounts,
         })
     }
 }
@@ -287,6 +315,31 @@ impl Config {
     pub fn evidence_for<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Repository> {
         let sources = self.evidence.iter().filter(|source| source.images.iter().any(|image| image.matches(repository)));
         sources.map(|source| &source.repository)
+    }
+}
+
+impl ServiceAccountsTable {
+    fn read(self, beside: &Path, places: &Places, problems: &mut Vec<Problem>) -> ServiceAccounts {
+        if self.issuer.get_ref().is_empty() {
+            problems.push(
+                places.problem(self.issuer.span(), "the issuer calls itself something, as in its tokens (`iss`)"),
+            );
+        }
+        if let Some(audiences) = self.audiences.as_ref().filter(|audiences| audiences.get_ref().is_empty()) {
+            problems.push(places.problem(audiences.span(), "no token is for nobody: leave `audiences` out for any"));
+        }
+        if let Some(kubelet) = self.kubelet.as_ref().filter(|kubelet| !kubelet.get_ref().is_absolute()) {
+            problems.push(places.problem(kubelet.span(), "the kubelet's folder is an absolute path"));
+        }
+        ServiceAccounts {
+            keys: beside.join(self.keys),
+            issuer: Issuer {
+                name: self.issuer.into_inner(),
+                audiences: self.audiences.map(Spanned::into_inner).unwrap_or_default(),
+                keys: KeySet::default(),
+            },
+            kubelet: self.kubelet.map_or_else(|| "/var/lib/kubelet".into(), Spanned::into_inner),
+        }
     }
 }
 

@@ -253,6 +253,10 @@ pub const BOOT_FILE_BYTES: u64 = 1 << 20;
 pub const BOOT_DIGESTS: usize = 4096;
 /// Images that are proposed for the boot list, of each origin: static pods, and what runs in kube-system.
 pub const ESSENTIAL_IMAGES: usize = 256;
+/// Bytes of a Kubernetes service account token.
+pub const SERVICE_ACCOUNT_TOKEN_BYTES: u64 = 16 << 10;
+/// Keys with which an issuer of such tokens signs.
+pub const SERVICE_ACCOUNT_KEYS: usize = 64;
 /// Bytes of one manifest of a static pod, or of the kubelet's configuration.
 pub const POD_BYTES: u64 = 1 << 20;
 /// Files in the directory of static pods.

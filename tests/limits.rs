@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+const ACCOUNTS: &str = "src/verify/token/tests.rs";
 const BEHIND: &str = "src/gate/start/behind.rs";
 const BOUNDS: &str = "tests/registry/bounds.rs";
 const CONTAINERS: &str = "src/containerd/containers/tests.rs";
@@ -174,6 +175,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("SANDBOX_PAUSE", "src/daemon.rs", "a_containerd_that_comes_up_later_is_found"),
     ("SELF_TEST", "src/selftest/tests.rs", "a_containerd_that_hangs_proves_nothing_and_is_not_waited_for_without_end"),
     ("SELF_TEST_ASKERS", "src/selftest/tests.rs", "so_many_may_ask_at_the_same_time_and_share_one_run"),
+    ("SERVICE_ACCOUNT_KEYS", ACCOUNTS, "a_key_set_that_cannot_be_used_in_full_is_an_error"),
+    ("SERVICE_ACCOUNT_TOKEN_BYTES", ACCOUNTS, "a_token_is_bounded"),
     ("SHOWN_CHARS", "src/cli/page.rs", "nothing_reaches_a_terminal_as_it_came"),
     ("SMALL_EVIDENCE_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
     ("START_DEADLINE", START, "a_containerd_that_is_slow_refuses_in_time"),

@@ -136,3 +136,24 @@ fn mistakes_name_the_place_and_the_mend() {
         assert_eq!(found.lines().count(), 1);
     }
 }
+
+#[test]
+fn whose_tokens_count_is_said_in_full_or_nobodys_do() {
+    assert_eq!(parse("mode = \"enforce\"").unwrap().service_accounts, None);
+    let text = "mode = \"enforce\"\n[service-accounts]\nkeys = \"jwks.json\"\nissuer = \"https://k8s.example\"\n";
+    let accounts = parse(text).unwrap().service_accounts.unwrap();
+    assert_eq!(accounts.kubelet, Path::new("/var/lib/kubelet"));
+    assert!(accounts.keys.is_absolute() && accounts.keys.ends_with("jwks.json"));
+    assert_eq!((accounts.issuer.name.as_str(), accounts.issuer.keys), ("https://k8s.example", KeySet::default()));
+    for (text, why) in [
+        (text.replace("keys", "#"), "missing key `keys`"),
+        (text.replace("issuer", "#"), "missing key `issuer`"),
+        (text.replace("https://k8s.example", ""), "calls itself something"),
+        (format!("{text}audiences = []"), "for nobody"),
+        (format!("{text}kubelet = \"var\""), "absolute path"),
+        (format!("{text}audience = \"x\""), "audience"),
+    ] {
+        let told = parse(&text).unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The gates: where containerd asks. The only place that knows whether this node enforces or audits.
 
+mod account;
 mod answer;
 mod delegation;
 mod diff;

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use super::subjects::Called;
+use jiff::Timestamp;
+
+use super::{account, subjects::Called};
 use crate::{
     containerd::containers::{Container, Cri, CriContainer, CriSandbox, ImageVolume},
     evidence::content::Trouble,
@@ -14,6 +16,7 @@ use crate::{
         evaluate::{Namespace, Tag},
     },
     snapshot::Snapshot,
+    verify::token::Bound,
 };
 
 /// Characters of a name in a message.
@@ -153,16 +156,20 @@ pub(super) fn sandbox(found: Option<Container>) -> Result<Option<CriSandbox>, Vi
     }
 }
 
-/// The Kubernetes namespace whose rules are about `container`, whose pod is in `namespace`. What belongs to a pod that is
-/// not known is refused where that could make a difference.
-pub(super) fn within(
+/// The Kubernetes namespace, and the service account where one is proven at `now`, whose rules are about `container` of
+/// `pod`. What belongs to a pod that is not known is refused where that could make a difference.
+pub(super) async fn within(
     snapshot: &Snapshot,
     container: &Container,
-    namespace: Option<&str>,
+    pod: Option<Bound<'_>>,
+    now: Option<Timestamp>,
 ) -> Result<Namespace, Violation> {
     let is_of_pod = matches!(container.cri, Ok(Some(Cri::Container(_))));
-    match namespace {
-        Some(namespace) => Ok(Namespace::Is(namespace.to_owned())),
+    match pod {
+        Some(pod) => Ok(match account::proven(snapshot, container, pod, now).await {
+            Some(account) => Namespace::Of(account),
+            None => Namespace::Is(pod.namespace.to_owned()),
+        }),
         None if is_of_pod && snapshot.policy.as_ref().is_some_and(|policy| policy.asks_for_namespaces()) => {
             Err(unreadable("there is no sandbox of its pod, and the policy asks for its namespace"))
         }

@@ -41,8 +41,18 @@ pub const KEYS: &[(&str, &[&str])] = &[
 const DOCUMENT: &[&str] = &["schema", "attestor", "rule", "floor", "exempt", "default"];
 const ATTESTOR: &[&str] = &["name", "may-sign", "keys", "formats", "annotations"];
 const KEY: &[&str] = &["file", "pem", "algorithm"];
-const RULE: &[&str] =
-    &["name", "images", "nodes", "namespaces", "require", "mode", "audit-until", "contact", "message"];
+const RULE: &[&str] = &[
+    "name",
+    "images",
+    "nodes",
+    "namespaces",
+    "service-accounts",
+    "require",
+    "mode",
+    "audit-until",
+    "contact",
+    "message",
+];
 const EXEMPT: &[&str] = &["name", "digests", "insecure-images"];
 const DEFAULT: &[&str] = &["require", "mode", "audit-until", "contact", "message"];
 const REQUIRE: &[&str] = &["all", "any", "at-least", "digests"];
@@ -212,6 +222,7 @@ impl Checker<'_> {
             tags: BTreeMap::new(),
             nodes: NodeSelector::default(),
             namespaces: Vec::new(),
+            accounts: Vec::new(),
             require,
             mode: Mode::Enforce,
             contact: None,

@@ -8,7 +8,7 @@ use super::{
     Mode, Policy, Requirement, Rule,
     decision::{Code, Decision, Verdict, Violation},
     governing::{Base, Governing, Way},
-    scope::TagPattern,
+    scope::{Account, TagPattern},
     shortfall::{name_of, short},
     signers::Matching,
 };
@@ -85,8 +85,11 @@ pub enum Namespace {
     NotKnown,
     /// None: what is made of it belongs to no pod. Only rules that name no namespace are about it.
     Outside,
-    /// This one.
+    /// This one, for a service account that is not proven: whichever of those that the policy names it is, and if it is none
+    /// of them, the image has to be admitted.
     Is(String),
+    /// That of a service account that is proven.
+    Of(Account),
 }
 
 impl Namespace {
@@ -94,7 +97,18 @@ impl Namespace {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Is(name) => Some(name),
+            Self::Of(account) => Some(&account.namespace),
             Self::NotKnown | Self::Outside => None,
+        }
+    }
+}
+
+impl Namespace {
+    /// The service account, where one is proven.
+    pub fn account(&self) -> Option<&Account> {
+        match self {
+            Self::Of(account) => Some(account),
+            Self::NotKnown | Self::Outside | Self::Is(_) => None,
         }
     }
 }
@@ -219,11 +233,11 @@ impl Policy {
     }
 
     fn satisfied_along(&self, way: &Way<'_>, subject: &Subject, vouched: &[Vouched]) -> bool {
-        let has_tag = match way.base {
+        let has_tag = |base: &Base<'_>| match base {
             Base::Rule(_, Some(tags)) => subject.has_tag_of(tags),
             _ => true,
         };
-        has_tag
+        way.bases().all(|base| has_tag(&base))
             && way.rules().all(|rule| match &rule.require {
                 Requirement::Deny => false,
                 Requirement::InsecureAcceptAnything => subject.origin.proves_name(),
@@ -233,12 +247,12 @@ impl Policy {
 
     /// The decision along one way, if it can be told without evidence or there are `findings`.
     fn along(&self, way: &Way<'_>, subject: &Subject, findings: Option<&Findings>, now: Timestamp) -> Option<Decision> {
-        let base = match way.base {
+        let bases = way.bases().map(|base| match base {
             Base::Exempt(exempt) => Some(self.exempted(exempt, subject)),
             Base::Rule(rule, tags) => self.by_rule(rule, tags.unwrap_or_default(), subject, findings, now),
-        };
+        });
         let floors = way.floors.iter().map(|floor| self.by_rule(floor, &[], subject, findings, now));
-        let parts: Vec<Option<Decision>> = std::iter::once(base).chain(floors).collect();
+        let parts: Vec<Option<Decision>> = bases.chain(floors).collect();
         let refused = |part: &&Option<Decision>| part.as_ref().is_some_and(|part| severity(part) == REFUSED);
         if parts.iter().any(|part| part.is_none()) && !parts.iter().any(|part| refused(&part)) {
             return None;

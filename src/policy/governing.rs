@@ -8,7 +8,7 @@ use super::{
     Exempt, Policy, Rule,
     evaluate::{Namespace, Subject, Tag},
     index::{OnNodes, Rules},
-    scope::{Pattern, TagPattern},
+    scope::{Pattern, TagPattern, Whose},
 };
 use crate::{
     evidence::Formats,
@@ -28,6 +28,8 @@ pub struct Governing<'p> {
 #[derive(Clone, Debug)]
 pub(super) struct Way<'p> {
     pub(super) base: Base<'p>,
+    /// What governs instead for service accounts that could be the one that it is for. All of it must be met.
+    also: Vec<Base<'p>>,
     pub(super) floors: Vec<&'p Rule>,
 }
 
@@ -41,20 +43,53 @@ pub(super) enum Base<'p> {
 impl<'p> Way<'p> {
     /// The rules of which every one must be met.
     pub(super) fn rules(&self) -> impl Iterator<Item = &'p Rule> {
-        let base = match self.base {
-            Base::Rule(rule, _) => Some(rule),
-            Base::Exempt(_) => None,
-        };
-        base.into_iter().chain(self.floors.iter().copied())
+        self.base.rule().into_iter().chain(self.rules_beside())
+    }
+
+    /// Those of them that count beside the first.
+    pub(super) fn rules_beside(&self) -> impl Iterator<Item = &'p Rule> {
+        self.also.iter().filter_map(Base::rule).chain(self.floors.iter().copied())
+    }
+
+    /// What stands in the place of a rule: the exemption, or a rule for whomever it could be.
+    pub(super) fn bases(&self) -> impl Iterator<Item = Base<'p>> {
+        std::iter::once(self.base).chain(self.also.iter().copied())
+    }
+
+    /// The same that must be met along `other` as well.
+    fn and(mut self, other: Self) -> Self {
+        if other.base.identity() != self.base.identity()
+            && self.also.iter().all(|base| base.identity() != other.base.identity())
+        {
+            self.also.push(other.base);
+        }
+        for floor in other.floors {
+            if !self.floors.iter().any(|known| std::ptr::eq(*known, floor)) {
+                self.floors.push(floor);
+            }
+        }
+        self
     }
 
     /// What tells it apart from other ways of one policy.
     fn identity(&self) -> (*const (), Vec<*const Rule>) {
-        let base = match self.base {
-            Base::Exempt(exempt) => std::ptr::from_ref(exempt).cast(),
-            Base::Rule(rule, _) => std::ptr::from_ref(rule).cast(),
-        };
-        (base, self.floors.iter().map(|floor| std::ptr::from_ref(*floor)).collect())
+        (self.base.identity(), self.rules_beside().map(std::ptr::from_ref).collect())
+    }
+}
+
+impl<'p> Base<'p> {
+    fn rule(&self) -> Option<&'p Rule> {
+        match self {
+            Self::Rule(rule, _) => Some(rule),
+            Self::Exempt(_) => None,
+        }
+    }
+
+    fn identity(&self) -> *const () {
+        match self {
+            Self::Exempt(exempt) => std::ptr::from_ref(*exempt).cast(),
+            Self::Rule(rule, _) => std::ptr::from_ref(*rule).cast(),
+        }
     }
 }
 
@@ -102,11 +137,13 @@ impl<'p> Governing<'p> {
     pub fn identity(&self, subject: &Subject, now: Timestamp) -> Digest {
         let mut text = format!("{}\n", subject.origin.proves_name());
         for way in &self.ways {
-            text.push_str(match way.base {
-                Base::Exempt(exempt) => &exempt.name,
-                Base::Rule(_, Some(tags)) if !subject.has_tag_of(tags) => ":",
-                Base::Rule(..) => "",
-            });
+            for base in way.bases() {
+                text.push_str(match base {
+                    Base::Exempt(exempt) => &exempt.name,
+                    Base::Rule(_, Some(tags)) if !subject.has_tag_of(tags) => ":",
+                    Base::Rule(..) => ".",
+                });
+            }
             for rule in way.rules() {
                 let audits = subject.audits(rule, now);
                 text.push_str(&format!("\n{} {audits} {:?} {}", rule.content, rule.mode, rule.name));
@@ -124,42 +161,54 @@ impl Policy {
         let rules = self.tables.rules.about(name);
         let floors = self.floors_about(name, labels);
         let exempt = self.exempt_for(subject);
-        let namespaces: Vec<Option<&str>> = match &subject.namespace {
-            Namespace::Is(namespace) => vec![Some(namespace)],
-            Namespace::Outside => vec![None],
-            Namespace::NotKnown => {
-                let of_rules = rules.iter().flat_map(|(_, rules)| rules.in_namespace.keys());
-                let of_rules = of_rules.filter(|_| exempt.is_none());
-                let of_floors = floors.iter().flat_map(|floor| &floor.namespaces);
-                let named: BTreeSet<&str> = of_rules.chain(of_floors).map(String::as_str).collect();
-                std::iter::once(None).chain(named.into_iter().map(Some)).collect()
-            }
+        let named = || {
+            let of_rules = rules.iter().flat_map(|(_, rules)| {
+                let accounts = rules.for_account.keys().map(Whose::Account);
+                accounts.chain(rules.in_namespace.keys().map(|namespace| Whose::Namespace(namespace)))
+            });
+            let of_rules = of_rules.filter(|_| exempt.is_none());
+            of_rules.chain(floors.iter().flat_map(|floor| floor.whose())).collect::<BTreeSet<Whose<'_>>>()
         };
-        let (mut ways, mut known): (Vec<Way<'_>>, _) = (Vec::with_capacity(namespaces.len()), BTreeSet::new());
-        for namespace in namespaces {
+        let along = |whose: Whose<'_>| {
             let base = match exempt {
                 Some(exempt) => Base::Exempt(exempt),
-                None => self.narrowest(&rules, labels, namespace),
+                None => self.narrowest(&rules, labels, whose),
             };
-            let counts = |floor: &&Rule| floor.counts_in(namespace);
-            let way = Way { base, floors: floors.iter().copied().filter(counts).collect() };
-            if known.insert(way.identity()) {
-                ways.push(way);
+            let counts = |floor: &&Rule| floor.counts_for(whose);
+            Way { base, also: Vec::new(), floors: floors.iter().copied().filter(counts).collect() }
+        };
+        let ways = match &subject.namespace {
+            Namespace::Outside => vec![along(Whose::Anybody)],
+            Namespace::Of(account) => vec![along(Whose::Account(account))],
+            // Whoever proves no account gets what every account would get, and nothing that one of them would not.
+            Namespace::Is(namespace) => {
+                let mut way = along(Whose::Namespace(namespace));
+                for whose in named() {
+                    if matches!(whose, Whose::Account(account) if account.namespace == *namespace) {
+                        way = way.and(along(whose));
+                    }
+                }
+                vec![way]
             }
-        }
+            Namespace::NotKnown => {
+                let mut known = BTreeSet::new();
+                let all = std::iter::once(Whose::Anybody).chain(named());
+                all.map(along).filter(|way| known.insert(way.identity())).collect()
+            }
+        };
         Governing { ways }
     }
 
-    /// The rule that governs `repository` in `namespace` on a node with `labels`: the narrowest that is about it, else the
-    /// default. Without a namespace those count that name none.
+    /// The rule that governs `repository` for `whose` containers on a node with `labels`: the narrowest that is about it, else
+    /// the default.
     pub fn select(
         &self,
         repository: Option<&Repository>,
         labels: &BTreeMap<String, String>,
-        namespace: Option<&str>,
+        whose: Whose<'_>,
     ) -> &Rule {
         let rules = self.tables.rules.about(repository);
-        match self.narrowest(&rules, labels, namespace) {
+        match self.narrowest(&rules, labels, whose) {
             Base::Rule(rule, _) => rule,
             Base::Exempt(_) => &self.default,
         }
@@ -171,7 +220,7 @@ impl Policy {
         let mut rules: Vec<(&Rule, &Pattern)> =
             self.rules.iter().flat_map(|rule| rule.images.iter().map(move |images| (rule, images))).collect();
         rules.sort_by_cached_key(|(rule, images)| {
-            (rule.namespaces.is_empty(), rule.nodes.0.is_empty(), images.reading_order())
+            (rule.accounts.is_empty(), rule.namespaces.is_empty(), rule.nodes.0.is_empty(), images.reading_order())
         });
         rules
     }
@@ -179,27 +228,39 @@ impl Policy {
     /// Whether anything but the default is about `subject`.
     pub fn speaks_of(&self, subject: &Subject, labels: &BTreeMap<String, String>) -> bool {
         let governing = self.governing(subject, labels);
-        governing.ways.iter().any(|way| !matches!(way.base, Base::Rule(rule, _) if rule.images.is_empty()))
+        let mut bases = governing.ways.iter().flat_map(Way::bases);
+        bases.any(|base| !matches!(base, Base::Rule(rule, _) if rule.images.is_empty()))
     }
 
     /// Whether what governs an image can depend on the Kubernetes namespace that it is for.
     pub fn asks_for_namespaces(&self) -> bool {
-        self.rules.iter().chain(&self.floors).any(|rule| !rule.namespaces.is_empty())
+        self.rules.iter().chain(&self.floors).any(|rule| !rule.is_for_anybody())
+    }
+
+    /// Whether it has rules for service accounts.
+    pub fn asks_for_accounts(&self) -> bool {
+        self.rules.iter().chain(&self.floors).any(|rule| !rule.accounts.is_empty())
+    }
+
+    /// Whether what governs an image can depend on which service account of `namespace` it is for.
+    pub fn asks_for_accounts_of(&self, namespace: &str) -> bool {
+        let mut accounts = self.rules.iter().chain(&self.floors).flat_map(|rule| &rule.accounts);
+        accounts.any(|account| account.namespace == namespace)
     }
 
     fn narrowest<'p>(
         &'p self,
         about: &[(&'p Pattern, &'p Rules)],
         labels: &BTreeMap<String, String>,
-        namespace: Option<&str>,
+        whose: Whose<'_>,
     ) -> Base<'p> {
         let found = |at: usize, pattern: &Pattern| {
             let rule = self.rules.get(at)?;
             Some(Base::Rule(rule, rule.tags.get(pattern).map(Vec::as_slice)))
         };
-        // The order of the policy: by namespace, by node, by pattern, the narrowest first.
-        for within in namespace.map(Some).into_iter().chain([None]) {
-            let on_nodes = || about.iter().filter_map(|(pattern, rules)| Some((*pattern, rules.within(within)?)));
+        // The order of the policy: by whose it is, by node, by pattern, the narrowest first.
+        for whose in whose.and_wider() {
+            let on_nodes = || about.iter().filter_map(|(pattern, rules)| Some((*pattern, rules.of(whose)?)));
             let selected = |rules: &OnNodes| {
                 rules.with_label(labels).find(|at| self.rules.get(*at).is_some_and(|rule| rule.nodes.selects(labels)))
             };
@@ -230,9 +291,8 @@ impl Policy {
 }
 
 impl Rule {
-    fn counts_in(&self, namespace: Option<&str>) -> bool {
-        self.namespaces.is_empty()
-            || namespace.is_some_and(|namespace| self.namespaces.iter().any(|known| known == namespace))
+    fn counts_for(&self, whose: Whose<'_>) -> bool {
+        whose.and_wider().any(|whose| self.whose().any(|ours| ours == whose))
     }
 }
 

@@ -188,8 +188,8 @@ impl Policy {
             tree.members(group, &matching, &[]);
         }
         let first = count(tree.required.iter().filter(|required| required.at.len() == 1).count());
-        for (number, floor) in (first..).zip(&way.floors) {
-            tree.floor(floor, number);
+        for (number, rule) in (first..).zip(way.rules_beside()) {
+            tree.floor(rule, number);
         }
         let required = tree.required;
         if required.is_empty() {

@@ -1,9 +1,9 @@
 //! Which of many scopes are about an image, found without looking at each: by the registry's host, then by the
-//! beginnings of the path, then by namespace and node label.
+//! beginnings of the path, then by service account, namespace and node label.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::scope::{NodeSelector, Pattern};
+use super::scope::{Account, NodeSelector, Pattern, Whose};
 use crate::image::{Host, Repository};
 
 /// The distinct patterns of a document, each with what it leads to.
@@ -84,33 +84,37 @@ impl<T> Index<T> {
     }
 }
 
-/// Rules about the same images, by namespace.
+/// Rules about the same images, by whose containers they are about.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) anywhere: OnNodes,
     pub(super) in_namespace: BTreeMap<String, OnNodes>,
+    pub(super) for_account: BTreeMap<Account, OnNodes>,
 }
 
 impl Rules {
-    pub(super) fn add(&mut self, rule: usize, namespaces: &[String], nodes: &NodeSelector) {
-        if namespaces.is_empty() {
-            self.anywhere.add(rule, nodes);
-        }
-        for namespace in namespaces {
-            self.in_namespace.entry(namespace.clone()).or_default().add(rule, nodes);
+    pub(super) fn add<'a>(&mut self, rule: usize, whose: impl Iterator<Item = Whose<'a>>, nodes: &NodeSelector) {
+        for whose in whose {
+            let on_nodes = match whose {
+                Whose::Anybody => &mut self.anywhere,
+                Whose::Namespace(namespace) => self.in_namespace.entry(namespace.to_owned()).or_default(),
+                Whose::Account(account) => self.for_account.entry(account.clone()).or_default(),
+            };
+            on_nodes.add(rule, nodes);
         }
     }
 
-    /// The rules about `namespace`, or of none.
-    pub(super) fn within(&self, namespace: Option<&str>) -> Option<&OnNodes> {
-        match namespace {
-            None => Some(&self.anywhere),
-            Some(namespace) => self.in_namespace.get(namespace),
+    /// The rules that are for `whose` containers, and no wider ones.
+    pub(super) fn of(&self, whose: Whose<'_>) -> Option<&OnNodes> {
+        match whose {
+            Whose::Anybody => Some(&self.anywhere),
+            Whose::Namespace(namespace) => self.in_namespace.get(namespace),
+            Whose::Account(account) => self.for_account.get(account),
         }
     }
 }
 
-/// Rules about the same images in the same namespaces, by node.
+/// Rules about the same images of the same containers, by node.
 #[derive(Debug, Default)]
 pub(super) struct OnNodes {
     /// Rules without a selector.

@@ -29,7 +29,7 @@ pub struct Remark {
     pub message: String,
 }
 
-/// A rule for namespaces by which the gates before the start admit more than without it.
+/// A rule for namespaces or service accounts by which the gates before the start admit more than without it.
 #[derive(Clone, Debug)]
 pub struct Opening<'p> {
     /// The rule.
@@ -60,8 +60,8 @@ impl Policy {
     /// would refuse it.
     pub fn openings(&self, now: Timestamp) -> Vec<Opening<'_>> {
         let mut openings = Vec::new();
-        let near = Near::of(self.rules.iter().filter(|rule| rule.namespaces.is_empty()));
-        for rule in self.rules.iter().filter(|rule| !rule.namespaces.is_empty()) {
+        let near = Near::of(self.rules.iter().filter(|rule| rule.is_for_anybody()));
+        for rule in self.rules.iter().filter(|rule| !rule.is_for_anybody()) {
             for images in &rule.images {
                 let elsewhere = near.overlapping(images);
                 let covering = |other: &&&Rule| other.images.iter().any(|pattern| pattern.covers(images));
@@ -92,8 +92,8 @@ impl Policy {
 
     /// Rules whose images another rule takes away, though its pattern is the wider one.
     fn lint_order(&self, remarks: &mut Remarks, now: Timestamp) {
-        let rank = |rule: &Rule| (!rule.namespaces.is_empty(), !rule.nodes.0.is_empty());
-        let near = Near::of(self.rules.iter().filter(|rule| rank(rule) > (false, false)));
+        let rank = |rule: &Rule| (!rule.accounts.is_empty(), !rule.namespaces.is_empty(), !rule.nodes.0.is_empty());
+        let near = Near::of(self.rules.iter().filter(|rule| rank(rule) > (false, false, false)));
         for rule in &self.rules {
             let others: BTreeMap<(usize, &str), &Rule> = rule
                 .images
@@ -104,7 +104,9 @@ impl Policy {
             for other in others.into_values() {
                 let wider = rank(other) > rank(rule)
                     && other.nodes.overlaps(&rule.nodes)
-                    && (rule.namespaces.is_empty() || other.namespaces.iter().any(|n| rule.namespaces.contains(n)));
+                    && other
+                        .whose()
+                        .any(|theirs| theirs.and_wider().any(|wider| rule.whose().any(|ours| ours == wider)));
                 let takes =
                     |pattern: &&Pattern| other.images.iter().any(|wide| wide != *pattern && wide.covers(pattern));
                 if let Some(pattern) =
@@ -273,7 +275,9 @@ pub fn within(rule: &Rule) -> String {
         NodeSelector(labels) if labels.is_empty() => "on every node".to_owned(),
         nodes => format!("on nodes {nodes}"),
     };
+    let accounts: Vec<String> = rule.accounts.iter().map(ToString::to_string).collect();
     match rule.namespaces.as_slice() {
+        [] if !accounts.is_empty() => format!("{nodes} for {}", accounts.join(", ")),
         [] => nodes,
         [one] => format!("{nodes} in namespace {one}"),
         some => format!("{nodes} in namespaces {}", some.join(", ")),

@@ -31,7 +31,7 @@ use crate::{
     trust::Attestor,
 };
 use index::{Index, Rules};
-use scope::{NodeSelector, Pattern, TagPattern};
+use scope::{Account, NodeSelector, Pattern, TagPattern, Whose};
 
 /// A policy that was read and checked in full.
 #[derive(Debug)]
@@ -81,6 +81,8 @@ pub struct Rule {
     pub nodes: NodeSelector,
     /// Which Kubernetes namespaces. Empty: all of them, and whatever is in none.
     pub namespaces: Vec<String>,
+    /// Which Kubernetes service accounts. Empty: all of them, and whatever has none. Who names these names no namespaces.
+    pub accounts: Vec<Account>,
     /// What they need.
     pub require: Requirement,
     /// Whether violations refuse.
@@ -89,6 +91,18 @@ pub struct Rule {
     pub contact: Option<String>,
     /// What its author tells who meets a refusal.
     pub message: Option<String>,
+}
+
+impl Rule {
+    /// For whose containers it is.
+    pub fn whose(&self) -> impl Iterator<Item = Whose<'_>> {
+        Whose::all(&self.accounts, &self.namespaces)
+    }
+
+    /// Whether it is for everybody's.
+    pub fn is_for_anybody(&self) -> bool {
+        self.accounts.is_empty() && self.namespaces.is_empty()
+    }
 }
 
 /// Whether a violation refuses.
@@ -143,7 +157,7 @@ impl From<Parts> for Policy {
         let mut tables = Tables::default();
         for (at, rule) in rules.iter().enumerate() {
             for pattern in &rule.images {
-                tables.rules.cell(pattern).add(at, &rule.namespaces, &rule.nodes);
+                tables.rules.cell(pattern).add(at, rule.whose(), &rule.nodes);
             }
         }
         for (at, floor) in floors.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Which images, nodes and Kubernetes namespaces a rule is about, and which of two rules is the narrower one.
+//! Which images, nodes, Kubernetes namespaces and service accounts a rule is about, and which of two rules is the narrower one.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, str::FromStr};
 
 use crate::{
     document::reader::quoted,
@@ -228,9 +228,76 @@ impl NodeSelector {
     }
 }
 
-/// What one rule is about: namespaces, a selector and one of its patterns.
+/// A Kubernetes service account: `NAMESPACE:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account {
+    /// The namespace that it is in.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl FromStr for Account {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_label = |text: &str, dots: bool, most: usize| {
+            let ends = |b: Option<u8>| b.is_some_and(|b| plain(b) && b != b'-');
+            (1..=most).contains(&text.len())
+                && text.bytes().all(|b| plain(b) || dots && b == b'.')
+                && text.split('.').all(|part| ends(part.bytes().next()) && ends(part.bytes().last()))
+        };
+        match text.split_once(':') {
+            Some((namespace, name)) if is_label(namespace, false, 63) && is_label(name, true, 253) => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("not a Kubernetes service account, NAMESPACE:NAME (no pattern)"),
+        }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.namespace, self.name)
+    }
+}
+
+/// For whose containers something is said. Greater is narrower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whose<'a> {
+    /// Everybody's, also those that belong to no pod.
+    Anybody,
+    /// Those of a Kubernetes namespace.
+    Namespace(&'a str),
+    /// Those of a service account.
+    Account(&'a Account),
+}
+
+impl<'a> Whose<'a> {
+    /// All that is said about these containers is said for one of these, the narrowest first.
+    pub fn and_wider(self) -> impl Iterator<Item = Self> {
+        let namespace = match self {
+            Self::Account(account) => Some(Self::Namespace(&account.namespace)),
+            Self::Namespace(_) | Self::Anybody => None,
+        };
+        let anybody = Some(Self::Anybody).filter(|anybody| *anybody != self);
+        std::iter::once(self).chain(namespace).chain(anybody)
+    }
+
+    /// For whom a rule is that names these; one that names nobody is for everybody.
+    pub fn all(accounts: &'a [Account], namespaces: &'a [String]) -> impl Iterator<Item = Self> {
+        let anybody = (accounts.is_empty() && namespaces.is_empty()).then_some(Self::Anybody);
+        let namespaces = namespaces.iter().map(|namespace| Self::Namespace(namespace));
+        accounts.iter().map(Self::Account).chain(namespaces).chain(anybody)
+    }
+}
+
+/// What one rule is about: service accounts, namespaces, a selector and one of its patterns.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
+    /// Which service accounts. Empty: all of them, and whatever has none.
+    pub accounts: &'a [Account],
     /// Which Kubernetes namespaces. Empty: all of them, and whatever is in none.
     pub namespaces: &'a [String],
     /// Which nodes.
@@ -240,10 +307,17 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The lexicographic order of rules: namespaces before none, then a node selector before none, then the longer literal
+    /// The lexicographic order of rules: service accounts before namespaces before neither, then a node selector before none, then the longer literal
     /// beginning, then literal before `*` before `**`. Greater wins.
     pub fn cmp_narrowness(&self, other: &Self) -> Ordering {
-        let key = |scope: &Self| (!scope.namespaces.is_empty(), !scope.nodes.0.is_empty(), scope.images.narrowness());
+        let key = |scope: &Self| {
+            (
+                !scope.accounts.is_empty(),
+                !scope.namespaces.is_empty(),
+                !scope.nodes.0.is_empty(),
+                scope.images.narrowness(),
+            )
+        };
         key(self).cmp(&key(other))
     }
 
@@ -252,10 +326,8 @@ impl Scope<'_> {
         self.images == other.images
             && self.nodes.0.is_empty() == other.nodes.0.is_empty()
             && self.nodes.overlaps(other.nodes)
-            && match (self.namespaces, other.namespaces) {
-                ([], []) => true,
-                (ours, theirs) => ours.iter().any(|namespace| theirs.contains(namespace)),
-            }
+            && Whose::all(self.accounts, self.namespaces)
+                .any(|ours| Whose::all(other.accounts, other.namespaces).any(|theirs| theirs == ours))
     }
 }
 
@@ -340,24 +412,53 @@ mod tests {
             (NodeSelector([("env".into(), "qa".into())].into()), NodeSelector([("zone".into(), "eu".into())].into()));
         let ordered = ["**", "reg.io/**", "reg.io/p**", "reg.io/p/*", "reg.io/p/x"].map(pattern);
         for pair in ordered.windows(2) {
-            let scope = |images| Scope { namespaces: &[], nodes: &any, images };
+            let scope = |images| Scope { accounts: &[], namespaces: &[], nodes: &any, images };
             assert_eq!(scope(&pair[0]).cmp_narrowness(&scope(&pair[1])), Ordering::Less, "{pair:?}");
         }
         let [wide, narrow] = ["reg.io/**", "reg.io/p/x"].map(pattern);
-        let on_prod = Scope { namespaces: &[], nodes: &prod, images: &wide };
-        assert_eq!(on_prod.cmp_narrowness(&Scope { namespaces: &[], nodes: &any, images: &narrow }), Ordering::Greater);
-        assert!(on_prod.ties_with(&Scope { namespaces: &[], nodes: &eu, images: &wide }));
-        assert!(!on_prod.ties_with(&Scope { namespaces: &[], nodes: &qa, images: &wide }));
-        assert!(!on_prod.ties_with(&Scope { namespaces: &[], nodes: &any, images: &wide }));
+        let on_prod = Scope { accounts: &[], namespaces: &[], nodes: &prod, images: &wide };
+        assert_eq!(
+            on_prod.cmp_narrowness(&Scope { accounts: &[], namespaces: &[], nodes: &any, images: &narrow }),
+            Ordering::Greater
+        );
+        assert!(on_prod.ties_with(&Scope { accounts: &[], namespaces: &[], nodes: &eu, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { accounts: &[], namespaces: &[], nodes: &qa, images: &wide }));
+        assert!(!on_prod.ties_with(&Scope { accounts: &[], namespaces: &[], nodes: &any, images: &wide }));
         let [payments, both] = [vec!["payments".to_owned()], vec!["web".to_owned(), "payments".to_owned()]];
-        let in_payments = Scope { namespaces: &payments, nodes: &any, images: &wide };
-        for other in [on_prod, Scope { namespaces: &[], nodes: &prod, images: &narrow }] {
+        let in_payments = Scope { accounts: &[], namespaces: &payments, nodes: &any, images: &wide };
+        for other in [on_prod, Scope { accounts: &[], namespaces: &[], nodes: &prod, images: &narrow }] {
             assert_eq!(in_payments.cmp_narrowness(&other), Ordering::Greater);
             assert!(!in_payments.ties_with(&other) && !other.ties_with(&in_payments));
         }
-        assert!(in_payments.ties_with(&Scope { namespaces: &both, ..in_payments }));
-        assert!(!in_payments.ties_with(&Scope { namespaces: &both[..1], ..in_payments }));
+        assert!(in_payments.ties_with(&Scope { accounts: &[], namespaces: &both, ..in_payments }));
+        assert!(!in_payments.ties_with(&Scope { accounts: &[], namespaces: &both[..1], ..in_payments }));
         assert!(!in_payments.ties_with(&Scope { images: &narrow, ..in_payments }));
+        let accounts = ["payments:payer", "payments:ledger"].map(|text| text.parse::<Account>().unwrap());
+        let of_payer = Scope { accounts: &accounts[..1], namespaces: &[], nodes: &any, images: &wide };
+        for other in
+            [in_payments, on_prod, Scope { accounts: &[], namespaces: &payments, nodes: &prod, images: &narrow }]
+        {
+            assert_eq!(of_payer.cmp_narrowness(&other), Ordering::Greater);
+            assert!(!of_payer.ties_with(&other) && !other.ties_with(&of_payer));
+        }
+        assert!(of_payer.ties_with(&Scope { accounts: &accounts, ..of_payer }));
+        assert!(!of_payer.ties_with(&Scope { accounts: &accounts[1..], ..of_payer }));
+    }
+
+    #[test]
+    fn a_service_account_says_its_namespace() {
+        for text in
+            ["payments:payer", "a:b", "kube-system:default", "n:ci.example.com", &format!("n:{}", "x".repeat(253))]
+        {
+            assert_eq!(text.parse::<Account>().unwrap().to_string(), text);
+        }
+        let long = format!("n:{}", "x".repeat(254));
+        for text in [
+            "", ":", "payer", "n:", ":a", "n:a:b", "n:*", "*:a", "N:a", "n:A", "n:-a", "n:a-", "n:.a", "n:a..b",
+            "n.m:a", "n :a", &long,
+        ] {
+            assert!(text.parse::<Account>().is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -407,7 +508,7 @@ mod tests {
             }
             if let [a, b] = patterns.as_slice() {
                 let any = NodeSelector::default();
-                let order = Scope { namespaces: &[], nodes: &any, images: a }.cmp_narrowness(&Scope { namespaces: &[], nodes: &any, images: b });
+                let order = Scope { accounts: &[], namespaces: &[], nodes: &any, images: a }.cmp_narrowness(&Scope { accounts: &[], namespaces: &[], nodes: &any, images: b });
                 proptest::prop_assert_eq!(order == Ordering::Equal, a == b);
             }
         }

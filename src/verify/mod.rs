@@ -9,6 +9,7 @@ mod bundle;
 mod offered;
 mod simple_signing;
 mod statement;
+pub mod token;
 
 pub use offered::{Offered, offered};
 

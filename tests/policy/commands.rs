@@ -165,6 +165,58 @@ fn an_image_is_explained() {
 }
 
 #[test]
+fn service_accounts_are_shown_explained_and_tested() {
+    let directory = prepared();
+    let file = directory.path().join("policy.toml");
+    let payer = "[[rule]]\nname = \"payer\"\nimages = [\"registry.example.com/prod/**\"]\nnodes = { env = \"prod\" }\n\
+         service-accounts = [\"payments:payer\"]\nrequire = { all = [\"ci\", \"qa\"] }\n[default]";
+    let text = fs::read_to_string(&file).unwrap().replace("[default]", payer);
+    fs::write(&file, text).unwrap();
+    let says = |arguments: &[&str], parts: &[&str]| {
+        let (_, text) = told(&run(directory.path(), arguments));
+        for part in parts {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+        text
+    };
+    let shown = says(&["show", "policy.toml"], &["env=prod sa payments:payer"]);
+    assert!(shown.lines().any(|line| line.starts_with("1 ") && line.contains("sa payments:payer")), "{shown}");
+    says(&["check", "policy.toml"], &["The account payments:payer is known only when"]);
+    let app = ["explain", "registry.example.com/prod/app:1", "policy.toml", "--node", "env=prod"];
+    let of = |more: &[&'static str], parts: &[&str]| says(&[&app[..], more].concat(), parts);
+    of(&["--service-account", "payments:payer"], &["payer, proven", "rule      \"payer\""]);
+    of(&["--service-account", "payments:other"], &["rule      \"payments\"", "only for payments:payer"]);
+    of(&["--namespace", "payments"], &["not proven: ", "rule      \"payments\"", "rule      \"payer\""]);
+    assert_eq!(told(&run(directory.path(), &[&app[..], &["--service-account", "payer"]].concat())).0, Some(2));
+    fs::create_dir(directory.path().join("cases")).unwrap();
+    let case = |scope: &str, verdict: &str| {
+        format!(
+            "[[case]]\nname = \"{scope}\"\nimage = \"registry.example.com/prod/app:1\"\nnode = {{ env = \"prod\" }}\n\
+             signed-by = [\"ci\", \"qa\"]\n{}\nexpect = {{ verdict = \"{verdict}\" }}\n",
+            scope.replace('\'', "\"")
+        )
+    };
+    let cases = [
+        case("service-account = 'payments:payer'", "allow"),
+        case("service-account = 'payments:other'", "deny"),
+        case("namespace = 'payments'", "deny"),
+    ];
+    let tested = |text: &str| {
+        fs::write(directory.path().join("cases/a.toml"), format!("time = \"2026-11-23T12:00:00Z\"\n{text}")).unwrap();
+        told(&run(directory.path(), &["test", "cases", "policy.toml"]))
+    };
+    let (code, text) = tested(&cases.concat());
+    assert_eq!(code, Some(0), "{text}");
+    for (scope, why) in [
+        ("service-account = 'payer'", "NAMESPACE:NAME"),
+        ("service-account = 'payments:payer'\nnamespace = 'payments'", "leave out `namespace`"),
+    ] {
+        let (code, text) = tested(&case(scope, "deny").replacen(scope, "x", 1));
+        assert!(code == Some(2) && text.contains(why), "{text}");
+    }
+}
+
+#[test]
 fn cases_are_decided_by_real_signatures_and_what_they_leave_out_is_told() {
     let directory = prepared();
     let cases = directory.path().join("cases");

@@ -16,7 +16,7 @@ use crate::{
     policy::{
         Policy,
         decision::{Decision, Verdict},
-        evaluate::{Answer, Findings, Origin, Subject},
+        evaluate::{Answer, Findings, Namespace, Origin, Subject},
     },
     verify::verify,
 };
@@ -42,6 +42,7 @@ struct Table {
     #[serde(default)]
     node: BTreeMap<String, String>,
     namespace: Option<String>,
+    service_account: Option<Spanned<String>>,
     time: Option<Timestamp>,
     #[serde(default)]
     claimed: bool,
@@ -134,10 +135,19 @@ impl Cases<'_> {
             let found = self.recorded(recorded.get_ref());
             evidence.extend(self.noted(recorded, found).unwrap_or_default());
         }
+        let namespace = match &table.service_account {
+            None => table.namespace.into(),
+            Some(account) if table.namespace.is_some() => {
+                let message = "a service account says its namespace: leave out `namespace`";
+                self.problems.push(self.places.problem(account.span(), message));
+                return None;
+            }
+            Some(account) => Namespace::Of(self.noted(account, account.get_ref().parse())?),
+        };
         let origin = if table.claimed { Origin::Claimed } else { Origin::Fetched };
         let subject = Subject::new(digest, Some(reference.repository.clone()), origin)
             .tagged((&reference).into())
-            .in_namespace(table.namespace.into());
+            .in_namespace(namespace);
         (self.problems.len() == before).then(|| Case {
             name: table.name,
             at: format!("{}:{line}", self.file.display()),

@@ -22,8 +22,9 @@ use crate::{
     policy::{
         Policy, Requirement, Rule,
         decision::Decision,
-        evaluate::{Answer, Origin, Subject},
+        evaluate::{Answer, Namespace, Origin, Subject},
         governing::Governing,
+        scope::Account,
     },
 };
 
@@ -39,6 +40,9 @@ pub(super) struct Arguments {
     /// The Kubernetes namespace; without one what the gates before the start say.
     #[arg(short, long)]
     namespace: Option<String>,
+    /// The Kubernetes service account, as if its token proved it; with a namespace alone no account is proven.
+    #[arg(long, value_name = "NAMESPACE:NAME", conflicts_with = "namespace")]
+    service_account: Option<Account>,
     /// As if only an archive said the name.
     #[arg(long)]
     claimed: bool,
@@ -70,7 +74,10 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
     let digest = reference.digest.unwrap_or_else(|| Digest::of(b"a digest that no policy pins"));
     let subject = Subject::new(digest, Some(reference.repository.clone()), origin)
         .tagged((&reference).into())
-        .in_namespace(arguments.namespace.clone().into());
+        .in_namespace(match &arguments.service_account {
+            Some(account) => Namespace::Of(account.clone()),
+            None => arguments.namespace.clone().into(),
+        });
     let about = About { policy: &policy, subject: &subject, labels: &labels };
     let answer = policy.ask(&subject, &labels, Timestamp::now());
     let code = match &answer {
@@ -105,11 +112,16 @@ impl About<'_> {
             if !rule.nodes.selects(self.labels) {
                 return format!("only on nodes {}", rule.nodes);
             }
-            match self.subject.namespace.name() {
-                Some(namespace)
+            match (self.subject.namespace.name(), self.subject.namespace.account()) {
+                (Some(namespace), _)
                     if !rule.namespaces.is_empty() && !rule.namespaces.iter().any(|known| known == namespace) =>
                 {
                     format!("only in ns {}", rule.namespaces.join(","))
+                }
+                (Some(_), account)
+                    if !rule.accounts.is_empty() && account.is_none_or(|account| !rule.accounts.contains(account)) =>
+                {
+                    format!("only for {}", show::accounts(rule).join(","))
                 }
                 _ => "wider than what governs".to_owned(),
             }
@@ -129,6 +141,11 @@ impl About<'_> {
         page.row("node", if labels.is_empty() { "no labels".to_owned() } else { labels.join(" ") });
         let namespace = self.subject.namespace.name();
         page.row("namespace", namespace.unwrap_or("not known, as before the start: one that admits is enough"));
+        if let Some(account) = self.subject.namespace.account() {
+            page.row("account", format!("{}, proven", account.name));
+        } else if namespace.is_some_and(|namespace| self.policy.asks_for_accounts_of(namespace)) {
+            page.row("account", "not proven: what is said for any account here must be met");
+        }
         if let Answer::Settled(Decision { violations, .. }) = answer {
             for violation in violations {
                 page.row("found", format!("{} {}: {}", violation.code, violation.code.name(), violation.found));
@@ -180,6 +197,7 @@ impl About<'_> {
         };
         page::json(&json!({
             "image": reference.to_string(), "node": self.labels, "namespace": self.subject.namespace.name(),
+            "service-account": self.subject.namespace.account().map(ToString::to_string),
             "exempt": governing.exempt().map(|exempt| &exempt.name), "rules": rules.collect::<Vec<_>>(),
             "not": not.collect::<Vec<_>>(), "decision": decision,
         }))

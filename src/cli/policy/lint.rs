@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Output, many, page};
+use super::{Output, many, page, show};
 use crate::{
     cli::page::Page,
     policy::{
@@ -26,7 +26,8 @@ pub(super) fn check(policy: &Policy, output: Output) -> ExitCode {
         let opening = |opening: &Opening<'_>| {
             json!({
                 "rule": opening.rule.name, "line": opening.rule.line, "images": opening.images.to_string(),
-                "nodes": opening.rule.nodes.0, "namespaces": opening.rule.namespaces, "against": opening.against.name,
+                "nodes": opening.rule.nodes.0, "namespaces": opening.rule.namespaces,
+                "service-accounts": show::accounts(opening.rule), "against": opening.against.name,
             })
         };
         let openings: Vec<_> = openings.iter().map(opening).collect();
@@ -44,7 +45,7 @@ pub(super) fn check(policy: &Policy, output: Output) -> ExitCode {
         page.gap();
         page.line(format!("Open before the start, {}: {}", nodes(opening), opening.images));
         page.row("rule", format!("\"{}\" at {}:{}", opening.rule.name, policy.file, opening.rule.line));
-        page.row("", format!("{} is known only when a container starts, so resolve and unpack", namespaces(opening)));
+        page.row("", format!("{} is known only when a container starts, so resolve and unpack", whose(opening)));
         page.row("", format!("there also admit what \"{}\" refuses. The start gate decides;", opening.against.name));
         page.row("", "what starts past it (docker, ctr) is admitted. Give the namespace nodes of its own.");
     }
@@ -69,10 +70,13 @@ fn nodes(opening: &Opening<'_>) -> String {
     }
 }
 
-fn namespaces(opening: &Opening<'_>) -> String {
-    match opening.rule.namespaces.as_slice() {
-        [one] => format!("The namespace {one}"),
-        some => format!("Each of the namespaces {}", some.join(", ")),
+fn whose(opening: &Opening<'_>) -> String {
+    let (accounts, namespaces) = (show::accounts(opening.rule), &opening.rule.namespaces);
+    match (accounts.as_slice(), namespaces.as_slice()) {
+        ([one], _) => format!("The account {one}"),
+        ([], [one]) => format!("The namespace {one}"),
+        ([], some) => format!("Each of the namespaces {}", some.join(", ")),
+        (some, _) => format!("Each of the accounts {}", some.join(", ")),
     }
 }
 

@@ -65,12 +65,19 @@ fn named(rule: &Rule, pattern: &Pattern) -> String {
     }
 }
 
+/// The service accounts that a rule is for.
+pub(super) fn accounts(rule: &Rule) -> Vec<String> {
+    rule.accounts.iter().map(ToString::to_string).collect()
+}
+
 /// Where a rule counts, in short.
 pub(super) fn whereabouts(rule: &Rule) -> String {
     let nodes = Some(rule.nodes.to_string()).filter(|nodes| !nodes.is_empty());
     let namespaces = Some(&rule.namespaces).filter(|namespaces| !namespaces.is_empty());
     let namespaces = namespaces.map(|namespaces| format!("ns {}", namespaces.join(",")));
-    let all: Vec<String> = nodes.into_iter().chain(namespaces).collect();
+    let accounts = Some(accounts(rule)).filter(|accounts| !accounts.is_empty());
+    let accounts = accounts.map(|accounts| format!("sa {}", accounts.join(",")));
+    let all: Vec<String> = nodes.into_iter().chain(namespaces).chain(accounts).collect();
     if all.is_empty() { "everywhere".to_owned() } else { all.join(" ") }
 }
 
@@ -107,7 +114,7 @@ fn in_json(policy: &Policy) -> String {
         let images: Vec<String> = rule.images.iter().map(|pattern| named(rule, pattern)).collect();
         json!({
             "kind": kind, "name": rule.name, "line": rule.line, "images": images, "nodes": rule.nodes.0,
-            "namespaces": rule.namespaces, "needs": needs(policy, rule), "contact": rule.contact, "message": rule.message,
+            "namespaces": rule.namespaces, "service-accounts": accounts(rule), "needs": needs(policy, rule), "contact": rule.contact, "message": rule.message,
         })
     };
     let exempt = policy.exempt.iter().map(|exempt| {

@@ -24,6 +24,7 @@ use crate::{
     },
     selftest::Gate,
     snapshot::Snapshot,
+    verify::token::Bound,
 };
 
 /// A decision about one image of a container.
@@ -47,6 +48,7 @@ pub(super) struct Pod {
     pub(super) name: String,
     /// Whether its label breaks the glass, where that counts.
     pub(super) breaks_glass: bool,
+    pub(super) uid: String,
 }
 
 /// Where a container is to run, and by what it is judged.
@@ -90,10 +92,13 @@ impl Start {
             Err(status) => return (None, vec![Judged::refused(trouble(status.into()))]),
         };
         let (pod, pieces) = tokio::join!(self.pod(namespace, &container), self.pieces(namespace, &container));
-        let within = pod.as_ref().map_err(Clone::clone).and_then(|pod| {
-            let namespace = pod.as_deref().map(|pod| pod.namespace.as_str());
-            within(&snapshot, &container, namespace)
-        });
+        let within = match &pod {
+            Ok(pod) => {
+                let bound = pod.as_deref().map(|pod| Bound { namespace: &pod.namespace, uid: &pod.uid });
+                within(&snapshot, &container, bound, self.admission.now()).await
+            }
+            Err(violation) => Err(violation.clone()),
+        };
         let (within, pieces) = match within.and_then(|within| Ok((within, pieces?))) {
             Ok(both) => both,
             Err(violation) => {
@@ -119,8 +124,8 @@ impl Start {
         }
         let found = self.containerd.container(namespace, sandbox).await.map_err(|status| trouble(status.into()))?;
         let Some(sandbox) = pieces::sandbox(found)? else { return Ok(None) };
-        let CriSandbox { namespace, name, breaks_glass, .. } = sandbox;
-        let pod = Arc::new(Pod { namespace, name, breaks_glass });
+        let CriSandbox { namespace, name, uid, breaks_glass, .. } = sandbox;
+        let pod = Arc::new(Pod { namespace, name, uid, breaks_glass });
         self.pods.insert(key, pod.clone());
         Ok(Some(pod))
     }

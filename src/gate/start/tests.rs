@@ -1,3 +1,4 @@
+mod account;
 mod gate;
 mod label;
 mod node;
@@ -404,7 +405,8 @@ async fn hooks_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many() {
 async fn what_is_remembered_of_pods_is_bounded() {
     let gate = Gate::new(Node::default(), "").await;
     for number in 0..limits::PODS + 500 {
-        let pod = Arc::new(Pod { namespace: String::new(), name: String::new(), breaks_glass: false });
+        let pod =
+            Arc::new(Pod { namespace: String::new(), name: String::new(), uid: String::new(), breaks_glass: false });
         gate.start.pods.insert((String::new(), number.to_string()), pod);
     }
     gate.start.pods.run_pending_tasks();

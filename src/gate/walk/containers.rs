@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Walk, digests, judge, unknown};
 use crate::{
     containerd::{
-        containers::{Container, Cri, Hook},
+        containers::{Container, Cri, CriSandbox, Hook},
         snapshots::Base,
     },
     decisions::Asking,
@@ -28,6 +28,7 @@ use crate::{
         evaluate::Namespace,
     },
     snapshot::Snapshot,
+    verify::token::Bound,
 };
 
 /// Who made a container.
@@ -96,8 +97,8 @@ enum Identity {
 #[derive(Default)]
 pub(super) struct Alike {
     pieces: HashMap<Known, PieceStanding>,
-    /// By a sandbox: the Kubernetes namespace of its pod.
-    namespaces: HashMap<String, Result<Option<String>, Violation>>,
+    /// By a sandbox: its pod.
+    pods: HashMap<String, Result<Option<CriSandbox>, Violation>>,
 }
 
 impl ContainerStanding {
@@ -323,16 +324,21 @@ impl Walk {
         sandbox: &str,
         alike: &mut Alike,
     ) -> Result<Result<Namespace, Violation>, Trouble> {
-        let found = match alike.namespaces.get(sandbox) {
+        let found = match alike.pods.get(sandbox) {
             Some(found) => found.clone(),
             None => {
                 let record = self.containerd.container(namespace, sandbox).await?;
-                let found = pieces::sandbox(record).map(|pod| pod.map(|pod| pod.namespace));
-                alike.namespaces.insert(sandbox.to_owned(), found.clone());
+                let found = pieces::sandbox(record);
+                alike.pods.insert(sandbox.to_owned(), found.clone());
                 found
             }
         };
-        Ok(found.and_then(|found| pieces::within(snapshot, container, found.as_deref())))
+        let found = match found {
+            Ok(found) => found,
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let pod = found.as_ref().map(|pod| Bound { namespace: &pod.namespace, uid: &pod.uid });
+        Ok(pieces::within(snapshot, container, pod, self.admission.now()).await)
     }
 
     /// The manifests that can be an image that the CRI plugin noted; or why its files are not those.

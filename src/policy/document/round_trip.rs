@@ -13,7 +13,7 @@ use crate::{
     image::Digest,
     policy::{
         Exempt, Group, Member, Mode, Parts, Policy, Requirement, Rule,
-        scope::{NodeSelector, Pattern, TagPattern},
+        scope::{Account, NodeSelector, Pattern, TagPattern},
     },
     trust::{Algorithm, Attestor, PublicKey, Purpose, testing},
 };
@@ -98,8 +98,14 @@ fn words() -> impl Strategy<Value = Option<String>> {
 fn bare_rule(name: String) -> impl Strategy<Value = Rule> {
     let nodes = proptest::collection::btree_map("[a-z./-]{1,5}", "[A-Za-z0-9_.-]{0,5}", 0..3);
     let namespaces = subsequence(vec!["default".to_owned(), "a-1".to_owned(), "payments".to_owned()], 0..3);
-    (nodes, namespaces, requirement(), mode(), words(), words()).prop_map(
-        move |(nodes, namespaces, require, mode, contact, message)| Rule {
+    let accounts = subsequence(vec!["default:ci.example", "a-1:b", "payments:payer"], 1..3)
+        .prop_map(|texts| texts.into_iter().map(|text| text.parse().unwrap()).collect::<Vec<Account>>());
+    let whose = prop_oneof![
+        2 => namespaces.prop_map(|namespaces| (namespaces, Vec::new())),
+        1 => accounts.prop_map(|accounts| (Vec::new(), accounts)),
+    ];
+    (nodes, whose, requirement(), mode(), words(), words()).prop_map(
+        move |(nodes, (namespaces, accounts), require, mode, contact, message)| Rule {
             name: name.clone(),
             line: 0,
             content: digest(0),
@@ -107,6 +113,7 @@ fn bare_rule(name: String) -> impl Strategy<Value = Rule> {
             tags: BTreeMap::new(),
             nodes: NodeSelector(nodes),
             namespaces,
+            accounts,
             require,
             mode,
             contact,
@@ -154,7 +161,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     let default = bare_rule("default".to_owned());
     (attestors(), rules("rule"), rules("floor"), exempt(), default).prop_map(|drawn| {
         let (attestors, rules, floors, exempt, default) = drawn;
-        let default = Rule { nodes: NodeSelector::default(), namespaces: Vec::new(), ..default };
+        let default = Rule { nodes: NodeSelector::default(), namespaces: Vec::new(), accounts: Vec::new(), ..default };
         Parts { file: String::new(), revision: String::new(), attestors, rules, floors, exempt, default }.into()
     })
 }
@@ -194,6 +201,9 @@ fn written(policy: &Policy) -> String {
             document += &format!("[[{kind}]]\nname = {}\nimages = {}\n", text(&rule.name), list(images, text));
             if !rule.nodes.0.is_empty() {
                 document += &format!("nodes = {}\n", table(&rule.nodes.0));
+            }
+            if !rule.accounts.is_empty() {
+                document += &format!("service-accounts = {}\n", list(&rule.accounts, text));
             }
             if !rule.namespaces.is_empty() {
                 document += &format!("namespaces = {}\n", list(&rule.namespaces, text));
@@ -243,8 +253,8 @@ fn group_of(policy: &Policy, group: &Group) -> String {
 /// All that `policy` says, and nothing of how it was written.
 fn meaning(policy: &Policy) -> BTreeSet<String> {
     let rule = |kind: &str, rule: &Rule| {
-        let Rule { name, images, tags, nodes, namespaces, require, mode, contact, message, .. } = rule;
-        format!("{kind} {:?}", (name, images, tags, nodes, namespaces, require, mode, contact, message))
+        let Rule { name, images, tags, nodes, namespaces, accounts, require, mode, contact, message, .. } = rule;
+        format!("{kind} {:?}", (name, images, tags, nodes, namespaces, accounts, require, mode, contact, message))
     };
     let attestors = policy.attestors.iter().map(|attestor| format!("{attestor:?}"));
     let exempt = policy.exempt.iter().map(|it| format!("exempt {:?}", (&it.name, &it.digests, &it.insecure_images)));

@@ -14,7 +14,7 @@ use crate::{
     limits,
     policy::{
         Group, Member, Mode, Requirement, Rule,
-        scope::{LABEL, NodeSelector, Pattern, TagPattern, is_label},
+        scope::{Account, LABEL, NodeSelector, Pattern, TagPattern, is_label},
     },
 };
 
@@ -39,6 +39,7 @@ impl Checker<'_> {
             tags,
             nodes: NodeSelector(nodes),
             namespaces: self.namespaces(fields.get("namespaces")),
+            accounts: self.accounts(&fields),
             ..self.rule_of(Some(name), line, requirement)
         };
         Some((self.with_manners(rule, &fields), at))
@@ -180,6 +181,29 @@ impl Checker<'_> {
             }
         }
         namespaces
+    }
+
+    fn accounts(&mut self, fields: &Fields<'_, '_>) -> Vec<Account> {
+        let Some(value) = fields.get("service-accounts") else { return Vec::new() };
+        let mut accounts: Vec<Account> = Vec::new();
+        if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+            let message = "no service account at all: name one, or leave `service-accounts` out for all of them";
+            self.reader.problem(value.span(), message);
+        }
+        if fields.get("namespaces").is_some() {
+            let message = "a service account says its namespace: leave out `namespaces`, or write two rules";
+            self.reader.problem(value.span(), message);
+        }
+        for (text, span) in self.reader.texts(Some(value)) {
+            match text.parse::<Account>() {
+                Ok(account) if accounts.contains(&account) => {
+                    self.reader.problem(span, format!("`{text}` is named twice"));
+                }
+                Ok(account) => accounts.push(account),
+                Err(why) => self.reader.problem(span, why),
+            }
+        }
+        accounts
     }
 
     fn requirement(&mut self, value: &Value<'_>) -> Requirement {

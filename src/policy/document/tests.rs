@@ -52,13 +52,13 @@ insecure-images = ["k8s.io/pause"]"#,
     assert_eq!(policy.rules[1].mode, Mode::Audit(Some("2027-01-31T00:00:00Z".parse().unwrap())));
     let select = |name: &str, labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        policy.select(Some(&name.parse().unwrap()), &labels, None).name.clone()
+        policy.select(Some(&name.parse().unwrap()), &labels, crate::policy::scope::Whose::Anybody).name.clone()
     };
     assert_eq!(select("reg.io/prod/a", &[("env", "prod")]), "prod");
     assert_eq!(select("REG.io.:443/prod/a", &[("env", "prod")]), "prod");
     assert_eq!(select("reg.io/prod/a", &[("env", "qa")]), "default");
     assert_eq!(select("reg.io/dev/a", &[]), "dev");
-    assert_eq!(policy.select(None, &BTreeMap::new(), None).name, "default");
+    assert_eq!(policy.select(None, &BTreeMap::new(), crate::policy::scope::Whose::Anybody).name, "default");
 }
 
 #[test]
@@ -361,4 +361,35 @@ fn rules_know_their_lines() {
     assert_eq!((lines, policy.exempt[0].line, policy.default.line), (vec![7, 14], 11, 3));
     let inline = parse("schema = 1\ndefault = { require = \"deny\" }\nrule = [\n  { name = \"r\", images = [\"**\"], require = \"deny\" },\n]").unwrap();
     assert_eq!((inline.default.line, inline.rules[0].line), (2, 4));
+}
+
+#[test]
+fn a_service_account_stands_in_the_place_of_a_namespace() {
+    let of = |scope: &str| rule(&format!("{scope}\nrequire = \"deny\""));
+    let policy = parse(&of("service-accounts = [\"shop:payer\", \"web:payer\"]")).unwrap();
+    let named: Vec<String> = policy.rules[0].accounts.iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["shop:payer", "web:payer"]);
+    for (scope, why) in [
+        ("service-accounts = []", "no service account at all"),
+        ("service-accounts = [\"payer\"]", "NAMESPACE:NAME"),
+        ("service-accounts = [\"shop:*\"]", "NAMESPACE:NAME"),
+        ("service-accounts = [\"system:serviceaccount:shop:payer\"]", "NAMESPACE:NAME"),
+        ("service-accounts = [\"shop:payer\", \"shop:payer\"]", "is named twice"),
+        ("service-accounts = [\"shop:payer\"]\nnamespaces = [\"shop\"]", "leave out `namespaces`"),
+        ("service-accounts = \"shop:payer\"", "expected"),
+        ("service-account = [\"shop:payer\"]", "did you mean `service-accounts`?"),
+    ] {
+        let told = parse(&of(scope)).unwrap_err().to_string();
+        assert!(told.contains(why), "{scope}: {told}");
+    }
+    let pair = |account: &str| {
+        let one = |name: &str, account: &str| {
+            format!(
+                "[[rule]]\nname = \"{name}\"\nimages = [\"reg.io/**\"]\nservice-accounts = [\"{account}\"]\nrequire = \"deny\"\n"
+            )
+        };
+        parse(&with_keys(&format!("{}{}", one("one", "shop:payer"), one("two", account))))
+    };
+    assert!(pair("web:payer").is_ok() && pair("shop:a").is_ok());
+    assert!(pair("shop:payer").unwrap_err().to_string().contains("no rule is the narrower one"));
 }

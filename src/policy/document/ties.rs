@@ -10,24 +10,20 @@ use crate::{
     limits,
     policy::{
         Rule,
-        scope::{NodeSelector, Pattern},
+        scope::{NodeSelector, Pattern, Whose},
     },
 };
 
-/// Rules about the same images in the same namespace, all with a node selector or all without.
-type Alike<'r> = HashMap<(&'r Pattern, Option<&'r str>, bool), Vec<usize>>;
+/// Rules about the same images of the same containers, all with a node selector or all without.
+type Alike<'r> = HashMap<(&'r Pattern, Whose<'r>, bool), Vec<usize>>;
 
 impl Checker<'_> {
     pub(super) fn check_ties(&mut self, rules: &[(Rule, Range<usize>)]) {
         let mut alike: Alike<'_> = HashMap::new();
         for (at, (rule, _)) in rules.iter().enumerate() {
             for pattern in &rule.images {
-                let mut note = |namespace| {
-                    alike.entry((pattern, namespace, rule.nodes.0.is_empty())).or_default().push(at);
-                };
-                match rule.namespaces.as_slice() {
-                    [] => note(None),
-                    some => some.iter().for_each(|namespace| note(Some(namespace))),
+                for whose in rule.whose() {
+                    alike.entry((pattern, whose, rule.nodes.0.is_empty())).or_default().push(at);
                 }
             }
         }
@@ -115,7 +111,7 @@ mod tests {
         ) {
             let selectors: Vec<NodeSelector> = drawn.into_iter().map(NodeSelector).collect();
             let everything = Pattern::parse("**").unwrap();
-            let scope = |nodes| Scope { namespaces: &[], nodes, images: &everything };
+            let scope = |nodes| Scope { accounts: &[], namespaces: &[], nodes, images: &everything };
             let (with, without): (Vec<_>, Vec<_>) = selectors.iter().partition(|selector| !selector.0.is_empty());
             for alike in [with, without] {
                 let pairs = (0..alike.len()).flat_map(|one| (0..one).map(move |other| (one, other)));

@@ -58,7 +58,7 @@ fn needs(policy: &Policy, image: &str) -> String {
         members.join(if group.count == members.len() { " + " } else { " or " })
     }
     let image = observed(image, &[]);
-    match &policy.select(image.repository.as_ref(), &BTreeMap::new(), None).require {
+    match &policy.select(image.repository.as_ref(), &BTreeMap::new(), crate::policy::scope::Whose::Anybody).require {
         Requirement::Of(group) => words(policy, group),
         other => format!("{other:?}"),
     }

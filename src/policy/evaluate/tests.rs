@@ -29,6 +29,7 @@ fn rule(name: &str, images: &[&str], require: Requirement) -> Rule {
         tags: BTreeMap::new(),
         nodes: NodeSelector::default(),
         namespaces: Vec::new(),
+        accounts: Vec::new(),
         require,
         mode: Mode::Enforce,
         contact: None,

@@ -5,7 +5,7 @@ use crate::{
     policy::{
         decision::{Code, Decision, Verdict},
         evaluate::{Answer, Findings, Origin},
-        scope::Scope,
+        scope::{Account, Scope},
     },
     trust::testing::{key, pem},
     verify::Vouched,
@@ -170,6 +170,54 @@ fn before_the_start_a_namespace_in_which_it_is_admitted_is_enough() {
 }
 
 #[test]
+fn a_rule_for_a_service_account_counts_for_the_proven_one_and_what_is_unproven_must_meet_all() {
+    let policy = policy(&format!(
+        "{}{}{}{}{}",
+        rule("all", "reg.io/**", "{ all = [\"release\"] }", ""),
+        rule("shop", "**", "{ any = [\"ci\", \"release\"] }", "namespaces = [\"shop\"]"),
+        rule("lax", "**", "\"insecure-accept-anything\"", "service-accounts = [\"shop:debug\", \"web:debug\"]"),
+        rule("strict", "**", "{ all = [\"ci\", \"release\"] }", "service-accounts = [\"shop:payer\"]"),
+        floor("never", "**", "\"deny\"", "service-accounts = [\"web:evil\"]"),
+    ));
+    let of = |account: &str| Namespace::Of(account.parse().unwrap());
+    let is = |namespace: &str| Namespace::Is(namespace.to_owned());
+    let decided = |namespace: Namespace, signed: &[&str]| {
+        let decision = decide(&policy, &subject("reg.io/x").in_namespace(namespace), signed);
+        (decision.verdict == Verdict::Allow, decision.rule.unwrap())
+    };
+    for (namespace, signed, expected) in [
+        (of("shop:debug"), &[][..], (true, "lax")),
+        (of("shop:payer"), &["release"], (false, "strict")),
+        (of("shop:payer"), &["ci", "release"], (true, "strict")),
+        (of("shop:default"), &["ci"], (true, "shop")),
+        (of("shop:default"), &[], (false, "shop")),
+        // An account of this name in another namespace is another account.
+        (of("other:debug"), &["ci"], (false, "all")),
+        (of("web:debug"), &[], (true, "lax")),
+        (of("web:evil"), &["ci", "release"], (false, "never")),
+        (of("web:other"), &["release"], (true, "all")),
+        // Unproven: the laxest opens nothing, and the strictest holds.
+        (is("shop"), &[], (false, "shop")),
+        (is("shop"), &["release"], (false, "strict")),
+        (is("shop"), &["ci", "release"], (true, "shop")),
+        (is("web"), &["ci", "release"], (false, "never")),
+        (is("other"), &["release"], (true, "all")),
+        (Namespace::Outside, &["release"], (true, "all")),
+        (Namespace::Outside, &[], (false, "all")),
+        // Before the start some account must admit.
+        (Namespace::NotKnown, &[], (true, "lax")),
+    ] {
+        let (allowed, rule) = decided(namespace.clone(), signed);
+        assert_eq!((allowed, rule.as_str()), expected, "{namespace:?} {signed:?}");
+    }
+    let told = decide(&policy, &subject("reg.io/x").in_namespace(is("shop")), &["release"]);
+    assert!(told.grounds.required.iter().any(|required| required.attestor == "strict"), "{:?}", told.grounds);
+    assert!(
+        policy.asks_for_namespaces() && policy.asks_for_accounts_of("shop") && !policy.asks_for_accounts_of("other")
+    );
+}
+
+#[test]
 fn a_floor_holds_in_every_namespace_that_could_admit() {
     let policy = policy(&format!(
         "{}{}",
@@ -231,7 +279,7 @@ fn every_image_is_also_one_without_a_name() {
     assert_eq!(within("payments", &["ci", "release"]), (Verdict::Allow, "payments".to_owned()));
     assert_eq!(within("web", &["release"]), (Verdict::Deny, "all".to_owned()));
     assert_eq!(within("web", &["ci"]), (Verdict::Allow, "all".to_owned()));
-    let nowhere = policy.select(None, &BTreeMap::new(), None);
+    let nowhere = policy.select(None, &BTreeMap::new(), Whose::Anybody);
     assert_eq!(nowhere.name, "default");
 }
 
@@ -303,14 +351,14 @@ fn a_decision_is_restated_in_the_words_of_the_rule_it_is_about() {
     assert_eq!((restated.revision.as_str(), &restated.violations), (after.revision.as_str(), &decided.violations));
 }
 
-/// Rules drawn from a few names, so that they meet: pattern, node label, namespaces.
+/// Rules drawn from a few names, so that they meet: pattern, node label, namespace or service account.
 fn rules() -> impl Strategy<Value = Vec<(String, Option<String>, Option<String>)>> {
     let host = prop_oneof![Just("reg.io"), Just("REG.io:443"), Just("other.io:5000")];
     let path = "[ab]{1,2}(/[ab]{1,2})?";
     let pattern = (host, path, prop_oneof![Just(""), Just("*"), Just("**"), Just("/**"), Just("/*")])
         .prop_map(|(host, path, end)| format!("{host}/{path}{end}"));
     let pattern = prop_oneof![9 => pattern, 1 => Just("**".to_owned()), 1 => Just("reg.io/**".to_owned())];
-    let rule = (pattern, proptest::option::of("[pq]"), proptest::option::of("[mn]"));
+    let rule = (pattern, proptest::option::of("[pq]"), proptest::option::of("[mn](:[ab])?"));
     proptest::collection::vec(rule, 1..24)
 }
 
@@ -328,13 +376,21 @@ fn drawn_policy(drawn: &[(String, Option<String>, Option<String>)]) -> Policy {
     for (at, (pattern, env, namespace)) in drawn.iter().enumerate() {
         let mut rule = bare(&format!("r{at}"), &[pattern]);
         rule.nodes.0.extend(env.iter().map(|env| ("env".to_owned(), env.clone())));
-        rule.namespaces.extend(namespace.iter().cloned());
+        match namespace.as_ref().map(|text| (text, text.parse())) {
+            Some((_, Ok(account))) => rule.accounts.push(account),
+            Some((namespace, Err(_))) => rule.namespaces.push(namespace.clone()),
+            None => {}
+        }
         let ties = |known: &Rule| scope(&rule, &rule.images[0]).ties_with(&scope(known, &known.images[0]));
         if !parts.rules.iter().any(ties) {
             parts.rules.push(rule);
         }
     }
     parts.into()
+}
+
+fn accounts() -> [Account; 5] {
+    ["m:a", "m:b", "n:a", "n:b", "m:c"].map(|text| text.parse().unwrap())
 }
 
 fn bare(name: &str, images: &[&str]) -> Rule {
@@ -346,6 +402,7 @@ fn bare(name: &str, images: &[&str]) -> Rule {
         tags: BTreeMap::new(),
         nodes: Default::default(),
         namespaces: Vec::new(),
+        accounts: Vec::new(),
         require: super::super::Requirement::Deny,
         mode: Default::default(),
         contact: None,
@@ -354,7 +411,7 @@ fn bare(name: &str, images: &[&str]) -> Rule {
 }
 
 fn scope<'r>(rule: &'r Rule, images: &'r Pattern) -> Scope<'r> {
-    Scope { namespaces: &rule.namespaces, nodes: &rule.nodes, images }
+    Scope { accounts: &rule.accounts, namespaces: &rule.namespaces, nodes: &rule.nodes, images }
 }
 
 proptest! {
@@ -365,16 +422,22 @@ proptest! {
         drawn in rules(),
         name in "(reg\\.io|other\\.io:5000|third\\.io)/[ab]{1,2}(/[ab]{1,2}){0,2}",
         env in proptest::option::of("[pq]"),
-        namespace in proptest::option::of("[mn]"),
+        whose in proptest::option::of("[mn](:[ab])?"),
     ) {
         let policy = drawn_policy(&drawn);
+        let account = whose.as_ref().and_then(|text| text.parse().ok());
+        let whose = match (&account, &whose) {
+            (Some(account), _) => Whose::Account(account),
+            (None, Some(namespace)) => Whose::Namespace(namespace),
+            (None, None) => Whose::Anybody,
+        };
         let name: Repository = name.parse().unwrap();
         let labels: BTreeMap<String, String> = env.iter().map(|env| ("env".to_owned(), env.clone())).collect();
         let about: Vec<&Rule> = policy.rules.iter().filter(|rule| {
-            rule.images[0].matches(&name) && rule.nodes.selects(&labels) && rule.counts_in(namespace.as_deref())
+            rule.images[0].matches(&name) && rule.nodes.selects(&labels) && rule.counts_for(whose)
         }).collect();
         let narrowest = about.iter().copied().max_by(|a, b| scope(a, &a.images[0]).cmp_narrowness(&scope(b, &b.images[0])));
-        let selected = policy.select(Some(&name), &labels, namespace.as_deref());
+        let selected = policy.select(Some(&name), &labels, whose);
         prop_assert_eq!(&selected.name, narrowest.map_or("default", |rule| rule.name.as_str()));
         let first = policy.in_order().into_iter().map(|(rule, _)| rule).find(|rule| about.iter().any(|known| std::ptr::eq(*known, *rule)));
         prop_assert_eq!(&selected.name, first.map_or("default", |rule| rule.name.as_str()));
@@ -390,8 +453,10 @@ proptest! {
         // What governs before the start is what governs in some namespace.
         let subject = Subject::new(image(), Some(name.clone()), Origin::Fetched);
         let mut names: Vec<&str> = policy.governing(&subject, &labels).rules().iter().map(|rule| rule.name.as_str()).collect();
-        let namespaces = [None, Some("m"), Some("n"), Some("elsewhere")];
-        let mut exact: Vec<&str> = namespaces.iter().map(|ns| policy.select(Some(&name), &labels, *ns).name.as_str()).collect();
+        let accounts = accounts();
+        let all = ["m", "n", "elsewhere"].map(Whose::Namespace).into_iter().chain(accounts.iter().map(Whose::Account));
+        let all = all.chain([Whose::Anybody]);
+        let mut exact: Vec<&str> = all.map(|whose| policy.select(Some(&name), &labels, whose).name.as_str()).collect();
         names.sort_unstable();
         exact.sort_unstable();
         exact.dedup();
@@ -399,11 +464,59 @@ proptest! {
     }
 
     #[test]
+    fn an_unproven_account_gets_what_every_account_gets_and_nothing_more(
+        drawn in rules(),
+        floors in rules(),
+        name in "reg\\.io/[ab]{1,2}(/[ab]{1,2}){0,2}",
+        env in proptest::option::of("[pq]"),
+        admits in any::<u64>(),
+        tags in any::<u64>(),
+    ) {
+        let mut policy = drawn_policy(&drawn);
+        let floors = drawn_policy(&floors);
+        let require = |rule: &mut Rule, at: usize| {
+            let laxest = crate::policy::Requirement::InsecureAcceptAnything;
+            rule.require = if admits >> at & 1 == 1 { laxest } else { crate::policy::Requirement::Deny };
+            if tags >> at & 1 == 1 {
+                rule.tags.insert(rule.images[0].clone(), vec![TagPattern::parse("v1").unwrap()]);
+            }
+        };
+        policy.rules.iter_mut().enumerate().for_each(|(at, rule)| require(rule, at));
+        let Policy { mut rules, default, .. } = policy;
+        let mut floors: Vec<Rule> = floors.rules.into_iter().take(3).collect();
+        floors.iter_mut().enumerate().for_each(|(at, floor)| require(floor, 32 + at));
+        floors.iter_mut().for_each(|floor| floor.tags.clear());
+        rules.truncate(24);
+        let parts = super::super::Parts {
+            file: String::new(), revision: String::new(), attestors: Vec::new(), rules, floors, exempt: Vec::new(), default,
+        };
+        let policy = Policy::from(parts);
+        let labels: BTreeMap<String, String> = env.iter().map(|env| ("env".to_owned(), env.clone())).collect();
+        let allows = |namespace: Namespace| {
+            let subject = subject(&name).tagged(Tag::Is("v2".to_owned())).in_namespace(namespace);
+            match policy.ask(&subject, &labels, now()) {
+                Answer::Settled(decision) => {
+                    let governing = policy.governing(&subject, &labels);
+                    assert_eq!(policy.satisfied(&governing, &subject, &[]), decision.verdict == Verdict::Allow);
+                    decision.verdict == Verdict::Allow
+                }
+                Answer::NeedsEvidence(_) => panic!("no rule asks for a signature"),
+            }
+        };
+        for namespace in ["m", "n", "elsewhere"] {
+            let of = |name: &str| Namespace::Of(format!("{namespace}:{name}").parse().unwrap());
+            // `c` is an account that no rule names.
+            let every = ["a", "b", "c"].iter().all(|name| allows(of(name)));
+            prop_assert_eq!(allows(Namespace::Is(namespace.to_owned())), every, "{}", namespace);
+        }
+    }
+
+    #[test]
     fn another_spelling_of_a_registry_selects_the_same_rule(drawn in rules(), path in "[ab]{1,2}(/[ab]{1,2}){0,2}", upper in any::<u8>()) {
         let policy = drawn_policy(&drawn);
         let of = |host: &str| {
             let name: Repository = format!("{host}/{path}").parse().unwrap();
-            policy.select(Some(&name), &BTreeMap::new(), None).name.clone()
+            policy.select(Some(&name), &BTreeMap::new(), Whose::Anybody).name.clone()
         };
         let mixed: String = "reg.io".chars().enumerate().map(|(at, c)| if upper >> at & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
         for spelling in [mixed.clone(), format!("{mixed}."), format!("{mixed}:443"), format!("{mixed}.:0443")] {

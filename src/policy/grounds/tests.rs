@@ -39,6 +39,7 @@ fn policy(attestors: usize, may_sign: &Purpose, needed: usize) -> Policy {
         tags: BTreeMap::new(),
         nodes: NodeSelector(BTreeMap::new()),
         namespaces: Vec::new(),
+        accounts: Vec::new(),
         require,
         mode: Mode::Enforce,
         contact: Some(HOSTILE.repeat(100)),

@@ -1,5 +1,6 @@
 //! What must hold on a node. Names say what, files say about what.
 
+mod account;
 mod base;
 mod boot_list;
 mod break_glass;
@@ -128,6 +129,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
+    on_every_node("account::proven-by-its-token", account::proven_by_its_token),
     on_every_node("suggest::what-is-on-the-node-becomes-its-policy", suggest::from_the_node),
     on_every_node("why::a-refusal-explains-itself", why::explained),
     on_every_node("why::check-tells-the-same", why::agrees_with_check),

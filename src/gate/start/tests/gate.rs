@@ -35,7 +35,16 @@ impl Gate {
     }
 
     pub(super) async fn configured(containerd: FakeContainerd, config: &str, rules: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), containerd, config, rules).await
+    }
+
+    /// With its files in `folder`.
+    pub(super) async fn within(
+        folder: tempfile::TempDir,
+        containerd: FakeContainerd,
+        config: &str,
+        rules: &str,
+    ) -> Self {
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();

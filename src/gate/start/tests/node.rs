@@ -153,6 +153,14 @@ impl Node {
         self.containers.insert(id.to_owned(), container);
     }
 
+    /// The container `id` has these mounts: where it sees them, and what they are on the node.
+    pub(super) fn mounts(&mut self, id: &str, mounts: &[(&str, &str)]) {
+        let mounts = mounts.iter().map(|(destination, source)| json!({ "destination": destination, "source": source }));
+        let spec = json!({ "mounts": mounts.collect::<Vec<_>>() });
+        let spec = Any { type_url: String::new(), value: spec.to_string().into_bytes() };
+        self.containers.get_mut(id).unwrap().spec = Some(spec);
+    }
+
     /// A containerd that tells this.
     pub(super) fn containerd(self) -> FakeContainerd {
         FakeContainerd::start(move |method, message| self.answer(method, message).unwrap_or_else(Answer::missing))
