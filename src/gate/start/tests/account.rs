@@ -19,6 +19,9 @@ const RULES: &str = "[[rule]]\nname = \"all\"\nimages = [\"reg.io/**\"]\nrequire
 const LAX: &str = "[[rule]]\nname = \"lax\"\nimages = [\"reg.io/**\"]\nservice-accounts = [\"shop:debug\"]\n\
      require = \"insecure-accept-anything\"\n";
 
+/// What a token is made of, once there is a kubelet.
+type Token = Box<dyn Fn(&Kubelet) -> Vec<u8>>;
+
 /// A kubelet's folder, and an issuer.
 struct Kubelet {
     folder: tempfile::TempDir,
@@ -120,7 +123,7 @@ async fn a_token_that_is_not_the_kubelets_for_this_pod_proves_nothing() {
     let ago = |seconds: i64| jiff::Timestamp::now().as_second() - seconds;
     let good: Made = |kubelet| kubelet.token(&Kubelet::claims("default"));
     let by_another: Made = |_| Kubelet::new().token(&Kubelet::claims("default"));
-    let tokens: Vec<(&str, Box<dyn Fn(&Kubelet) -> Vec<u8>>)> = vec![
+    let tokens: Vec<(&str, Token)> = vec![
         ("good", Box::new(good)),
         ("by another", Box::new(by_another)),
         ("unsigned", Box::new(|_| b"eyJhbGciOiJub25lIn0.e30.".to_vec())),
