@@ -100,6 +100,16 @@ impl Node {
     /// # Errors
     /// Where something stays behind: a layer that does is not unpacked again, and no gate is asked.
     pub fn clean(&self) -> Result<()> {
+        let mut removed = Ok(());
+        // What is being made at this moment, as by the self-test after containerd's start, can be removed in the next.
+        let waited = self.wait_until("everything is removed", || {
+            removed = self.remove_everything();
+            Ok(removed.is_ok())
+        });
+        removed.and(waited)
+    }
+
+    fn remove_everything(&self) -> Result<()> {
         self.remove_pods()?;
         wait(async {
             let client = Client::from_path(self.containerd_socket()).await?;
