@@ -117,7 +117,7 @@ impl SelfTest {
         in_mode(report, mode)
     }
 
-    /// A run, which others who ask at the same time share: its report.
+    /// A run that begins from now on, which others who ask at the same time share: its report.
     ///
     /// # Errors
     /// When too many ask, or the daemon is ending.
@@ -155,6 +155,10 @@ impl SelfTest {
                     }
                 }
             }
+            // Who asks from now on is told of the next run: what was changed before the question counts in the answer.
+            while let Ok(ask) = asked.try_recv() {
+                waiting.push(ask);
+            }
             if let Some(process) = process {
                 let run = timeout(limits::SELF_TEST, self.run(process));
                 // What was begun with a containerd that is gone proves nothing, and the next one waits.
@@ -166,10 +170,6 @@ impl SelfTest {
                 };
                 due = Instant::now() + if report.is_unknown() { AGAIN } else { HOURLY };
                 self.settle(report).await;
-            }
-            // Whoever asked meanwhile asked about the same containerd.
-            while let Ok(ask) = asked.try_recv() {
-                waiting.push(ask);
             }
             let report = self.now().await;
             for ask in waiting.drain(..) {
