@@ -31,7 +31,7 @@ const TOKENS: &str = "src/evidence/registry/token.rs";
 const REACHED: &[(&str, &str, &str)] = &[
     ("ABSENT_LIFE", "src/policy/evaluate/tests.rs", "a_refusal_says_what_was_found_against_what_was_expected"),
     ("ACCEPT_PAUSE", "src/gate/diff.rs", "a_connection_that_cannot_be_accepted_is_no_reason_to_spin"),
-    ("ADVICE_CHARS", "src/policy/decision.rs", "the_advice_of_the_rules_author_stands_where_the_mend_does"),
+    ("ADVICE_CHARS", "src/policy/decision/tests.rs", "the_advice_of_the_rules_author_stands_where_the_mend_does"),
     ("AUDIT_FIELD_BYTES", "src/audit/entry.rs", "long_values_are_cut_between_characters"),
     ("AUDIT_MODE_WAIT", "src/gate/unpack/tests.rs", "audit_mode_waits_for_nothing_long"),
     ("AUDIT_NUMBERS", "src/audit/numbers.rs", "a_crash_skips_numbers_and_repeats_none"),
@@ -120,7 +120,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("LOG_LINE_BYTES", "src/log.rs", "lines_arrive_with_their_level_and_fields"),
     ("LOG_QUEUE", "src/log.rs", "a_stalled_journal_costs_lines_and_no_time"),
     ("MANIFEST_BYTES", CONTENT, "a_document_is_bounded"),
-    ("MESSAGE_CHARS", "src/policy/decision.rs", "the_message_keeps_its_length_and_its_ends_whatever_is_put_in"),
+    ("MESSAGE_CHARS", "src/policy/decision/tests.rs", "the_message_keeps_its_length_and_its_ends_whatever_is_put_in"),
     ("NAMES", "src/evidence/content.rs", "what_containerd_noted_comes_before_what_an_archive_says_and_there_is_an_end"),
     ("NAMES_TOLD", "src/policy/shortfall.rs", "as_many_names_are_told_as_a_person_reads"),
     ("PARALLEL_BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),

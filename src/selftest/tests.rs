@@ -1,7 +1,7 @@
 use containerd_client::services::v1::{
     ListImagesResponse, ListNamespacesResponse, Plugin, PluginsResponse, VersionResponse,
 };
-use std::os::unix::net::UnixDatagram;
+use std::{os::unix::net::UnixDatagram, sync::OnceLock};
 
 use super::*;
 use crate::{
@@ -198,6 +198,43 @@ async fn so_many_may_ask_at_the_same_time_and_share_one_run() {
     }
     runs.dedup();
     assert_eq!(runs.len(), 1);
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn who_asks_during_a_run_is_told_of_the_next() {
+    let during: Arc<Mutex<Option<oneshot::Receiver<Report>>>> = Arc::default();
+    let asks: Arc<OnceLock<mpsc::Sender<oneshot::Sender<Report>>>> = Arc::default();
+    let fake = containerd({
+        let (during, asks) = (during.clone(), asks.clone());
+        move || {
+            let mut during = during.lock().unwrap();
+            if during.is_none() {
+                let (answer, answered) = oneshot::channel();
+                asks.get().unwrap().try_send(answer).unwrap();
+                *during = Some(answered);
+            }
+            Answer::Error(tonic::Status::internal("no"))
+        }
+    });
+    let bench = Bench::new(fake.client(), "enforce").await;
+    asks.set(bench.selftest.asks.clone()).unwrap();
+    let asking = tokio::spawn({
+        let selftest = bench.selftest.clone();
+        async move { selftest.request().await }
+    });
+    while bench.selftest.asks.capacity() == bench.selftest.asks.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    let keeping = tokio::spawn({
+        let selftest = bench.selftest.clone();
+        async move { selftest.keep().await }
+    });
+    let first = asking.await.unwrap().unwrap();
+    let answered = during.lock().unwrap().take().expect("asked while the first ran");
+    // Without another to be let in by.
+    *during.lock().unwrap() = Some(oneshot::channel().1);
+    assert_ne!(first.run, answered.await.unwrap().run);
     keeping.abort();
 }
 
