@@ -64,8 +64,8 @@ impl Gathered {
             .found
             .iter()
             .map(|found| match &found.material {
-                Material::SimpleSigning { payload, signature } => format!("{} {signature}", text(payload)),
-                Material::Envelope(bytes) | Material::Bundle(bytes) => text(bytes),
+                Material::SimpleSigning { payload, signature, .. } => format!("{} {signature}", text(payload)),
+                Material::Envelope { json: bytes, .. } | Material::Bundle(bytes) => text(bytes),
             })
             .collect();
         texts.sort();

@@ -106,7 +106,7 @@ impl Node {
 
     /// Waits until the file about the image says `text`.
     async fn kept(&self, text: &str) {
-        let directory = self.state.path().join("evidence-1");
+        let directory = self.state.path().join("evidence-2");
         for _ in 0..1000 {
             let file = directory.join(self.image.hex()).with_extension("json");
             if fs::read_to_string(file).is_ok_and(|found| found.contains(text)) {
@@ -187,7 +187,7 @@ async fn who_changes_what_is_kept_admits_nothing() {
     assert_eq!(node.start().decide(&policy).await.verdict, Verdict::Allow);
     node.kept("simple-signing").await;
     // What was signed of one image becomes what is kept of another.
-    let directory = node.state.path().join("evidence-1");
+    let directory = node.state.path().join("evidence-2");
     let file = |image: &Digest| directory.join(image.hex()).with_extension("json");
     let other = node.registry.content().image("prod/app", "v2", "evil");
     fs::copy(file(&node.image), file(&other)).unwrap();

@@ -25,7 +25,7 @@ use super::{Found, Material, content::Name};
 use crate::{files, image::Digest, limits};
 
 /// The form of the files. Files of another form lie in another directory and are left alone.
-const DIRECTORY: &str = "evidence-1";
+const DIRECTORY: &str = "evidence-2";
 const EXTENSION: &str = "json";
 
 /// The evidence on disk. Cheap to clone.
@@ -271,8 +271,11 @@ impl Index {
 impl Piece {
     fn bytes(&self) -> u64 {
         let material = match &self.found.material {
-            Material::SimpleSigning { payload, signature } => payload.len() + signature.len(),
-            Material::Envelope(bytes) | Material::Bundle(bytes) => bytes.len(),
+            Material::SimpleSigning { payload, signature, attached } => {
+                payload.len() + signature.len() + attached.bytes()
+            }
+            Material::Envelope { json, attached } => json.len() + attached.bytes(),
+            Material::Bundle(json) => json.len(),
         };
         (material + self.found.place.len()) as u64
     }

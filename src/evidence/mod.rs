@@ -40,11 +40,52 @@ pub enum Material {
         payload: Vec<u8>,
         /// The signature as the layer's annotation carries it, in base64.
         signature: String,
+        /// What vouches for the signer and the time.
+        #[serde(default, skip_serializing_if = "Attached::is_empty")]
+        attached: Attached,
     },
     /// A DSSE envelope without a bundle around it: a layer of the `.att` tag.
-    Envelope(#[serde(with = "base64_bytes")] Vec<u8>),
+    Envelope {
+        /// The envelope as JSON.
+        #[serde(with = "base64_bytes")]
+        json: Vec<u8>,
+        /// What vouches for the signer and the time.
+        #[serde(default, skip_serializing_if = "Attached::is_empty")]
+        attached: Attached,
+    },
     /// A sigstore bundle (protobuf-specs, `sigstore_bundle.proto`) as JSON: a referrer.
     Bundle(#[serde(with = "base64_bytes")] Vec<u8>),
+}
+
+/// What cosign's older layout keeps beside a signature, as annotations of its layer (cosign SIGNATURE_SPEC.md).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Attached {
+    /// The signer's certificate, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The certificates between it and a root, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// The entry in a transparency log with the log's promise, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_entry: Option<String>,
+    /// The timestamp of an authority, as JSON (RFC 3161).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<String>,
+}
+
+impl Attached {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Bytes of it.
+    pub fn bytes(&self) -> usize {
+        let parts = [&self.certificate, &self.chain, &self.log_entry, &self.timestamp];
+        parts.into_iter().flatten().map(String::len).sum()
+    }
 }
 
 /// Bytes as base64 in JSON.
@@ -80,7 +121,7 @@ impl Formats {
     pub fn include(self, material: &Material) -> bool {
         match material {
             Material::SimpleSigning { .. } => self.simple_signing,
-            Material::Envelope(_) => self.attestation_tag,
+            Material::Envelope { .. } => self.attestation_tag,
             Material::Bundle(_) => self.bundle,
         }
     }

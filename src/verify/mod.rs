@@ -90,8 +90,8 @@ struct Signed {
 /// The result is never empty: evidence that nobody of `attestors` signed is [`Unusable::UntrustedSigner`].
 pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor]) -> Vec<Result<Vouched, Unusable>> {
     let signed = match &found.material {
-        Material::SimpleSigning { payload, signature } => simple_signing::open(payload, signature),
-        Material::Envelope(json) => bundle::open_envelope(json),
+        Material::SimpleSigning { payload, signature, .. } => simple_signing::open(payload, signature),
+        Material::Envelope { json, .. } => bundle::open_envelope(json),
         Material::Bundle(json) => bundle::open(json),
     };
     let signed = match signed {

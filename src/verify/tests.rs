@@ -2,7 +2,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sigstore_crypto::KeyPair;
 
 use super::*;
-use crate::trust::{COSIGN_SIGN, testing::*};
+use crate::{
+    evidence::Attached,
+    trust::{COSIGN_SIGN, testing::*},
+};
 
 fn payload(digest: &Digest) -> String {
     format!(
@@ -12,11 +15,15 @@ fn payload(digest: &Digest) -> String {
 
 fn simple(key: &KeyPair, payload: &str) -> Found {
     let signature = STANDARD.encode(key.sign(payload.as_bytes()).unwrap().as_bytes());
-    found(Material::SimpleSigning { payload: payload.into(), signature })
+    found(Material::SimpleSigning { payload: payload.into(), signature, attached: Attached::default() })
 }
 
 fn found(material: Material) -> Found {
     Found { material, place: "reg/x@sig".into() }
+}
+
+fn bare(json: Vec<u8>) -> Material {
+    Material::Envelope { json, attached: Attached::default() }
 }
 
 fn statement(digest: &Digest, predicate: &str) -> String {
@@ -52,7 +59,7 @@ fn a_signature_of_the_attestor_about_this_digest_vouches_in_each_form() {
     for found in [
         simple(&signer, &payload(&image)),
         bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN))),
-        found(Material::Envelope(envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN)).into_bytes())),
+        found(bare(envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN)).into_bytes())),
     ] {
         let findings = verify(&found, &image, &[&release]);
         let [Ok(vouched)] = findings.as_slice() else { panic!("{findings:?}") };
@@ -176,7 +183,7 @@ fn a_signature_in_another_encoding_of_base64_is_the_same_signature() {
     let payload = payload(&image);
     let raw = signer.sign(payload.as_bytes()).unwrap();
     let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(raw.as_bytes());
-    let found = found(Material::SimpleSigning { payload: payload.into(), signature });
+    let found = found(Material::SimpleSigning { payload: payload.into(), signature, attached: Attached::default() });
     assert!(verify(&found, &image, &[&release])[0].is_ok());
 }
 
@@ -187,8 +194,8 @@ proptest::proptest! {
         let release = attestor("release", &[Purpose::Signature], &[&signer]);
         for material in [
             Material::Bundle(bytes.clone()),
-            Material::Envelope(bytes.clone()),
-            Material::SimpleSigning { payload: bytes.clone(), signature: signature.clone() },
+            bare(bytes.clone()),
+            Material::SimpleSigning { payload: bytes.clone(), signature: signature.clone(), attached: Attached::default() },
         ] {
             proptest::prop_assert!(verify(&found(material), &image, &[&release]).iter().all(Result::is_err));
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, hint::black_box, time::Instant};
 
 use jiff::Timestamp;
 use pullgate::{
-    evidence::{Found, Material},
+    evidence::{Attached, Found, Material},
     image::{Digest, Repository},
     policy::{
         Policy,
@@ -41,7 +41,8 @@ fn signatures() -> Result<Vec<Row>> {
         Policy::parse("policy.toml", &written, &|file| std::fs::read_to_string(file).map_err(|e| e.to_string()))?;
     let key = policy.attestors.first().and_then(|attestor| attestor.keys.first()).ok_or("no key")?;
     let (payload, signature) = signer.simple(&subject.digest)?;
-    let simple = Material::SimpleSigning { payload: payload.clone().into_bytes(), signature };
+    let simple =
+        Material::SimpleSigning { payload: payload.clone().into_bytes(), signature, attached: Attached::default() };
     let bundle = Material::Bundle(signer.bundle(&subject.digest)?.into_bytes());
     let raw = signer.signature(payload.as_bytes())?;
 

@@ -18,7 +18,7 @@ async fn a_signature_tag_takes_two_requests() {
     let mut stream = registry.evidence(server.place("a/app"), image, ALL);
     let found = stream.items.recv().await.unwrap().unwrap();
     drop(stream);
-    let Material::SimpleSigning { payload, signature } = found.material else { panic!("{found:?}") };
+    let Material::SimpleSigning { payload, signature, .. } = found.material else { panic!("{found:?}") };
     assert_eq!((payload.as_slice(), signature.as_str()), (b"payload".as_slice(), "c2ln"));
     assert_eq!(found.place, format!("{}/a/app@{manifest}", server.host()));
     let [hex, blob] = [&image.hex()[..8], &Digest::of(b"payload").hex()[..8]];
@@ -297,7 +297,7 @@ async fn the_samples_of_real_signers_are_found() {
             let fits = |material: &Material| match name.as_bytes()[0] {
                 b's' => matches!(material, Material::SimpleSigning { signature, .. } if !signature.is_empty()),
                 b'b' => matches!(material, Material::Bundle(_)),
-                _ => matches!(material, Material::Envelope(_)),
+                _ => matches!(material, Material::Envelope { .. }),
             };
             let expected = if name.starts_with("s09") { 2 } else { 1 };
             assert_eq!(gathered.found.len(), expected, "{name}, API {referrers_api}");

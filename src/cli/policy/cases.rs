@@ -73,7 +73,7 @@ pub(super) struct Case {
     time: Timestamp,
 }
 
-/// A file of recorded evidence, as a node keeps it below `/var/lib/pullgate/evidence-1`.
+/// A file of recorded evidence, as a node keeps it below `/var/lib/pullgate/evidence-2`.
 #[derive(Deserialize)]
 struct Recorded {
     evidence: Vec<Piece>,

@@ -6,7 +6,7 @@ use serde_json::json;
 use sigstore_crypto::KeyPair;
 
 use crate::{
-    evidence::{Found, Material},
+    evidence::{Attached, Found, Material},
     image::Digest,
     policy::Policy,
     trust::{Algorithm, Attestor, COSIGN_SIGN, PublicKey, Purpose},
@@ -57,7 +57,7 @@ fn signed(key: &KeyPair, attestor: &Attestor, purpose: &Purpose, image: &Digest)
                 "optional": attestor.annotations,
             });
             let payload = payload.to_string().into_bytes();
-            Material::SimpleSigning { signature: sign(&payload)?, payload }
+            Material::SimpleSigning { signature: sign(&payload)?, payload, attached: Attached::default() }
         }
         purpose => {
             let predicate = match purpose {
@@ -86,7 +86,7 @@ fn signed(key: &KeyPair, attestor: &Attestor, purpose: &Purpose, image: &Digest)
                 });
                 Material::Bundle(bundle.to_string().into_bytes())
             } else {
-                Material::Envelope(envelope.to_string().into_bytes())
+                Material::Envelope { json: envelope.to_string().into_bytes(), attached: Attached::default() }
             }
         }
     };

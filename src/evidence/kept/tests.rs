@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::evidence::Attached;
 
 fn image(n: usize) -> Digest {
     Digest::of(&n.to_le_bytes())
@@ -11,7 +12,11 @@ fn bundle(bytes: &[u8]) -> Found {
 }
 
 fn signature(text: &str) -> Found {
-    let material = Material::SimpleSigning { payload: vec![0, 0xff, 10], signature: text.to_owned() };
+    let material = Material::SimpleSigning {
+        payload: vec![0, 0xff, 10],
+        signature: text.to_owned(),
+        attached: Attached::default(),
+    };
     Found { material, place: "reg.io/x:sha256-00.sig".to_owned() }
 }
 

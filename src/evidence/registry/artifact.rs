@@ -4,7 +4,10 @@
 
 use serde::Deserialize;
 
-use crate::{evidence::Cause, image::Digest};
+use crate::{
+    evidence::{Attached, Cause},
+    image::Digest,
+};
 
 /// The layer of a `.sig` manifest that is a signed payload (cosign SIGNATURE_SPEC.md).
 pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -59,10 +62,29 @@ pub(super) struct Entry {
     annotations: Option<Annotations>,
 }
 
-#[derive(Deserialize)]
-struct Annotations {
-    #[serde(rename = "dev.cosignproject.cosign/signature")]
-    signature: Option<String>,
+/// A signature as the annotations of a layer hold it; the first is empty where there is none.
+#[derive(Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Annotations {
+    #[serde(default, rename = "dev.cosignproject.cosign/signature")]
+    pub(super) signature: String,
+    #[serde(rename = "dev.sigstore.cosign/certificate")]
+    certificate: Option<String>,
+    #[serde(rename = "dev.sigstore.cosign/chain")]
+    chain: Option<String>,
+    #[serde(rename = "dev.sigstore.cosign/bundle")]
+    log_entry: Option<String>,
+    #[serde(rename = "dev.sigstore.cosign/rfc3161timestamp")]
+    timestamp: Option<String>,
+}
+
+impl Annotations {
+    /// What stands beside the signature. Some clients write an empty annotation for what there is not.
+    pub(super) fn attached(self) -> Attached {
+        let Self { signature: _, certificate, chain, log_entry, timestamp } = self;
+        let [certificate, chain, log_entry, timestamp] =
+            [certificate, chain, log_entry, timestamp].map(|text| text.filter(|text| !text.is_empty()));
+        Attached { certificate, chain, log_entry, timestamp }
+    }
 }
 
 impl Entry {
@@ -71,9 +93,9 @@ impl Entry {
         self.digest.parse().ok()
     }
 
-    /// The signature that the entry carries beside its content; empty where it carries none.
-    pub(super) fn signature(&mut self) -> String {
-        self.annotations.take().and_then(|annotations| annotations.signature).unwrap_or_default()
+    /// The signature that the entry carries beside its content.
+    pub(super) fn annotations(&mut self) -> Annotations {
+        self.annotations.take().unwrap_or_default()
     }
 
     /// Whether the manifest behind this entry of a list may be a bundle. The fallback index of cosign 3.1

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::search::{Search, Slots};
+use super::{
+    artifact::Annotations,
+    search::{Search, Slots},
+};
 use crate::{
     evidence::{Layout, Material},
     image::Digest,
@@ -23,8 +26,9 @@ pub(super) struct Piece {
 /// What the blob is.
 pub(super) enum Kind {
     /// A payload, with every signature that is said to be over it.
-    SimpleSigning(Vec<String>),
-    Envelope,
+    SimpleSigning(Vec<Annotations>),
+    /// An envelope, with all that is said of its signature.
+    Envelope(Vec<Annotations>),
     Bundle,
 }
 
@@ -59,19 +63,24 @@ pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
         Err(cause) => return search.gap(layout, search.place_of(piece.digest), cause).await,
     };
     let place = search.place_of(piece.manifest);
-    match piece.kind {
-        Kind::Bundle => search.found(layout, Material::Bundle(bytes), place).await,
-        Kind::Envelope => search.found(layout, Material::Envelope(bytes), place).await,
-        Kind::SimpleSigning(signatures) => {
-            for (i, signature) in signatures.into_iter().enumerate() {
-                if i > 0
-                    && let Err(cause) = search.pays(&bytes)
-                {
-                    return search.gap(layout, place, cause).await;
-                }
-                let material = Material::SimpleSigning { payload: bytes.clone(), signature };
-                search.found(layout, material, place.clone()).await;
-            }
+    let (copies, is_payload) = match piece.kind {
+        Kind::Bundle => return search.found(layout, Material::Bundle(bytes), place).await,
+        Kind::SimpleSigning(copies) => (copies, true),
+        Kind::Envelope(copies) => (copies, false),
+    };
+    for (i, mut annotations) in copies.into_iter().enumerate() {
+        if i > 0
+            && let Err(cause) = search.pays(&bytes)
+        {
+            return search.gap(layout, place, cause).await;
         }
+        let bytes = bytes.clone();
+        let signature = std::mem::take(&mut annotations.signature);
+        let attached = annotations.attached();
+        let material = match is_payload {
+            true => Material::SimpleSigning { payload: bytes, signature, attached },
+            false => Material::Envelope { json: bytes, attached },
+        };
+        search.found(layout, material, place.clone()).await;
     }
 }

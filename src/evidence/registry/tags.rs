@@ -89,14 +89,17 @@ fn pieces(search: &Search, manifest: Digest, layers: Vec<Entry>) -> Listed {
             listed.sound = false;
             continue;
         };
-        let (size, signature) = (layer.size, layer.signature());
+        let (size, annotations) = (layer.size, layer.annotations());
         let place = *places.entry((digest, size)).or_insert(listed.pieces.len());
         match listed.pieces.get_mut(place).map(|piece| &mut piece.kind) {
-            Some(Kind::SimpleSigning(signatures)) => signatures.push(signature),
-            Some(_) => {}
+            Some(Kind::SimpleSigning(signatures)) => signatures.push(annotations),
+            // The signature is in the envelope: listed again with the same beside it, it is the same.
+            Some(Kind::Envelope(several)) if !several.contains(&annotations) => several.push(annotations),
+            Some(Kind::Envelope(_) | Kind::Bundle) => {}
             None => {
                 let is_payload = layer.media_type == SIMPLE_SIGNING;
-                let kind = if is_payload { Kind::SimpleSigning(vec![signature]) } else { Kind::Envelope };
+                let annotations = vec![annotations];
+                let kind = if is_payload { Kind::SimpleSigning(annotations) } else { Kind::Envelope(annotations) };
                 listed.pieces.push(Piece { digest, size, kind, manifest });
             }
         }

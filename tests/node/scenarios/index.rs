@@ -50,7 +50,7 @@ pub fn forgotten(suite: Suite) -> Result<()> {
     }
     expect::admitted(&node, Path::CriPull, &signed)?;
     node.wait_until("the index is on the disk", || {
-        Ok(node.sh("grep -l demo/index-signed /var/lib/pullgate/evidence-1/*.json")?.success())
+        Ok(node.sh("grep -l demo/index-signed /var/lib/pullgate/evidence-2/*.json")?.success())
     })?;
     node.stop_registry()?;
     node.systemctl(&["restart", SERVICE])?;
@@ -58,7 +58,7 @@ pub fn forgotten(suite: Suite) -> Result<()> {
         node.clean()?;
         expect::admitted(&node, *path, &child)?;
     }
-    node.sh("rm /var/lib/pullgate/evidence-1/*")?.ok()?;
+    node.sh("rm /var/lib/pullgate/evidence-2/*")?.ok()?;
     node.systemctl(&["restart", SERVICE])?;
     for path in archives() {
         node.clean()?;

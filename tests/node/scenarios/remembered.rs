@@ -17,7 +17,7 @@ pub fn without_a_registry(suite: Suite) -> Result<()> {
     let unsigned = node.push("demo/unsigned:v1", &Image::of_small_layers("unsigned", 2)?)?;
     expect::admitted(&node, Path::CriPull, &signed)?;
     node.wait_until("the evidence is on the disk", || {
-        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-1/*.json")?.success())
+        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-2/*.json")?.success())
     })?;
     node.stop_registry()?;
     let renamed = POLICY.replace("[[rule]]\nname = \"demo\"", "[[rule]]\nname = \"renamed\"");
@@ -39,7 +39,7 @@ pub fn without_a_registry(suite: Suite) -> Result<()> {
     node.clean()?;
     expect::admitted(&node, Path::CtrImport, &signed)?;
     node.systemctl(&["stop", SERVICE])?;
-    node.sh("for file in /var/lib/pullgate/evidence-1/*.json; do truncate -s 100 $file; done")?.ok()?;
+    node.sh("for file in /var/lib/pullgate/evidence-2/*.json; do truncate -s 100 $file; done")?.ok()?;
     node.systemctl(&["start", SERVICE])?;
     node.clean()?;
     expect::refused(&node, Path::CtrImport, &signed, &["PG302"])?;
@@ -100,7 +100,7 @@ pub fn full_disk(suite: Suite) -> Result<()> {
     node.systemctl(&["restart", SERVICE])?;
     expect::admitted(&node, Path::CriPull, &signed)?;
     node.wait_until("evidence is kept again", || {
-        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-1/*.json")?.success())
+        Ok(node.sh("grep -l demo/signed /var/lib/pullgate/evidence-2/*.json")?.success())
     })
 }
 

@@ -52,7 +52,7 @@ pub fn proven(suite: Suite) -> Result<()> {
             expect::holds(status[gate]["denied"] == 0 && status[gate]["audit-only"] == 0, || format!("{status:#}"))?;
         }
         expect::holds(status["registry-requests"] == 0, || format!("{status:#}"))?;
-        let kept = node.sh("find /var/lib/pullgate/evidence-1 -type f 2>/dev/null | wc -l")?.ok()?;
+        let kept = node.sh("find /var/lib/pullgate/evidence-2 -type f 2>/dev/null | wc -l")?.ok()?;
         expect::holds(kept.trim() == "0", || format!("{kept} pieces of evidence were kept"))?;
         unknown_afterwards(&node, &report)?;
     }

@@ -52,7 +52,7 @@ pub fn killed_while_deciding(suite: Suite) -> Result<()> {
         node.clean()?;
         // What was admitted once needs no registry.
         node.systemctl(&["stop", SERVICE])?;
-        node.sh("rm -rf /var/lib/pullgate/evidence-1")?.ok()?;
+        node.sh("rm -rf /var/lib/pullgate/evidence-2")?.ok()?;
         node.systemctl(&["start", SERVICE])?;
         node.systemctl(&["kill", "--signal=SIGSTOP", "registry"])?;
         let outcome = std::thread::scope(|scope| -> Result<Outcome> {
