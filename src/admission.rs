@@ -25,7 +25,7 @@ use crate::{
     selftest::OneTime,
     snapshot::Snapshot,
     trust::Attestor,
-    verify::{Unusable, verify},
+    verify::{Seen, Unusable, verify},
 };
 
 /// Pieces of evidence that are looked at again to say who signed, when nobody did whom the rule names.
@@ -158,6 +158,7 @@ impl Admission {
                 findings: Findings::default(),
                 vouching: Vec::new(),
                 unexplained: Vec::new(),
+                now,
             };
             self.gather(snapshot, &mut gathered, place, asking).await;
             let decision = policy.evaluate(&governing, &subject, &gathered.findings, now);
@@ -175,8 +176,8 @@ impl Admission {
         let digest = gathered.subject.digest;
         let kept = self.kept.evidence(&digest).await;
         gathered.findings.asked.extend(Asked::kept(kept.len()));
-        for found in kept {
-            if gathered.take(found) {
+        for (first_seen, found) in kept {
+            if gathered.take(found, Some(first_seen)) {
                 return;
             }
         }
@@ -202,7 +203,7 @@ impl Admission {
                 while let Some(item) = stream.items.recv().await {
                     match item {
                         Ok(found) => {
-                            if gathered.take(found) {
+                            if gathered.take(found, None) {
                                 return;
                             }
                         }
@@ -232,13 +233,14 @@ struct Gathered<'a> {
     vouching: Vec<Found>,
     /// Some of the rest.
     unexplained: Vec<Found>,
+    now: Timestamp,
 }
 
 impl Gathered<'_> {
-    /// Adds `found`. Whether the rule is satisfied now.
-    fn take(&mut self, found: Found) -> bool {
+    /// Adds `found`, which this node saw at `first` before, if it did. Whether the rule is satisfied now.
+    fn take(&mut self, found: Found, first: Option<Timestamp>) -> bool {
         let mut vouches = false;
-        for finding in verify(&found, &self.subject.digest, &self.attestors) {
+        for finding in verify(&found, &self.subject.digest, &self.attestors, Seen { now: self.now, first }) {
             match finding {
                 Ok(vouched) => {
                     vouches = true;
@@ -265,9 +267,8 @@ impl Gathered<'_> {
     fn name_other_signers(&mut self) {
         let is_required = |name: &str| self.attestors.iter().any(|attestor| attestor.name == name);
         let others: Vec<_> = self.policy.attestors.iter().filter(|other| !is_required(&other.name)).collect();
-        for finding in
-            self.unexplained.iter().chain(&self.vouching).flat_map(|found| verify(found, &self.subject.digest, &others))
-        {
+        let again = |found: &Found| verify(found, &self.subject.digest, &others, Seen::at_first(self.now));
+        for finding in self.unexplained.iter().chain(&self.vouching).flat_map(again) {
             let name = match finding {
                 Ok(vouched) => vouched.attestor().to_owned(),
                 Err(Unusable::OtherPurpose(attestor, _) | Unusable::OtherAnnotations(attestor)) => attestor,

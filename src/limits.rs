@@ -19,6 +19,14 @@ pub const REFERRERS_PAGES: usize = 16;
 pub const REFERRERS: usize = 1024;
 /// Signatures, bundles and envelopes that are verified for one digest.
 pub const EVIDENCE_ITEMS: usize = 1024;
+/// Entries of transparency logs, and timestamps, in one sigstore bundle.
+pub const BUNDLE_LOG_ENTRIES: usize = 8;
+/// See [`BUNDLE_LOG_ENTRIES`].
+pub const BUNDLE_TIMESTAMPS: usize = 8;
+/// Certificates in one sigstore bundle, the signer's included.
+pub const BUNDLE_CERTIFICATES: usize = 10;
+/// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
+pub const BUNDLE_PROOF_HASHES: usize = 64;
 /// Bytes of evidence that are read for one digest, all pieces together.
 pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
@@ -247,6 +255,12 @@ pub const RULE_MESSAGE_CHARS: usize = 160;
 pub const ADVICE_CHARS: usize = 72;
 /// Bytes of a public key file.
 pub const KEY_FILE_BYTES: u64 = 64 << 10;
+/// Authorities of one kind in a trust root.
+pub const TRUST_ROOT_AUTHORITIES: usize = 32;
+/// Characters of a pattern for identities.
+pub const PATTERN_CHARS: usize = 512;
+/// Bytes of a pattern for identities once it is compiled.
+pub const PATTERN_BYTES: usize = 1 << 20;
 /// Bytes of one file of the boot list.
 pub const BOOT_FILE_BYTES: u64 = 1 << 20;
 /// Digests in the boot list.

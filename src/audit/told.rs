@@ -241,6 +241,8 @@ mod tests {
             |attestor: &str, vouched| Required { attestor: attestor.to_owned(), vouched, ..Required::default() };
         let vouching = |predicate: Option<&str>| Vouching {
             key: Digest::of(b"key"),
+            identity: Some("x@acme.example (https://issuer.example)".to_owned()),
+            signed_at: Some("2026-01-02T03:04:05Z".parse().unwrap()),
             predicate: predicate.map(str::to_owned),
             place: "@sha256:…".to_owned(),
         };

@@ -23,6 +23,8 @@ pub(super) const HOSTILE: &str = "\u{202e}\u{1b}]0;x\u{7}\r\nALLOW\n[[exempt]]\n
 pub(super) fn refusal(code: Code) -> Decision {
     let vouching = |predicate: Option<&str>| Vouching {
         key: Digest::of(b"key"),
+        identity: None,
+        signed_at: None,
         predicate: predicate.map(str::to_owned),
         place: format!("@{}", Digest::of(b"signature")),
     };
@@ -53,7 +55,7 @@ pub(super) fn refusal(code: Code) -> Decision {
                 Asked::new("reg.io/evidence", Layout::AttestationTag),
             ],
             uncounted: vec![
-                Uncounted { what: "signed by a key that the rule does not name".to_owned(), pieces: 300 },
+                Uncounted { what: "signed by nobody whom the rule names".to_owned(), pieces: 300 },
                 Uncounted { what: "signed by \"ci\", about another digest".to_owned(), pieces: 1 },
             ],
             omitted: 12,

@@ -152,6 +152,15 @@ impl<'a> Reader<'a> {
         number
     }
 
+    /// Whether `value` is `true`.
+    pub(crate) fn is_set(&mut self, value: &Value<'_>) -> bool {
+        let set = value.get_ref().as_bool();
+        if set.is_none() {
+            self.wrong_type(value, "true or false");
+        }
+        set.unwrap_or_default()
+    }
+
     /// The values in the list that `value` is.
     pub(crate) fn list<'v, 'd>(&mut self, value: &'v Value<'d>) -> Option<&'v [Value<'d>]> {
         let list = value.get_ref().as_array();

@@ -1,8 +1,9 @@
 //! Evidence kept on this node: what admitted an image once admits it again without any registry, after a restart and
 //! under another policy that it satisfies.
 //!
-//! One file for each image, which may be deleted at any time. Nothing in it is believed: signatures are verified anew
-//! and indexes hashed anew each time, so that who writes here gains nothing over who writes to a registry. Files are
+//! One file for each image, which may be deleted at any time. Nothing in it is believed but when a
+//! signature was first seen, which only root can have written: signatures are verified anew and indexes hashed anew each
+//! time, so that who writes here gains nothing else over who writes to a registry. Files are
 //! written behind the answers, by a thread of their own; the least recently used go first.
 
 use std::{
@@ -96,9 +97,9 @@ impl Kept {
         Self(Some(Arc::new(Inner { directory: state.join(DIRECTORY), orders: None, lost: Arc::default() })))
     }
 
-    /// The evidence that was kept about `image`.
-    pub async fn evidence(&self, image: &Digest) -> Vec<Found> {
-        self.about(image).await.evidence.into_iter().map(|piece| piece.found).collect()
+    /// The evidence that was kept about `image`, with the time at which each piece first vouched for it.
+    pub async fn evidence(&self, image: &Digest) -> Vec<(Timestamp, Found)> {
+        self.about(image).await.evidence.into_iter().map(|piece| (piece.first_seen, piece.found)).collect()
     }
 
     /// The indexes that admitted `manifest` before.

@@ -117,6 +117,12 @@ codes! {
     NoImageForContainer = 111 "no-image-for-container"
         "no manifest on the node has the container's image configuration"
         "pull the image again",
+    SignerNotProven = 112 "signer-not-proven"
+        "no trust root vouches for who signed, or for when"
+        "sign it again; look at the trust root if all are refused",
+    KeyNotValid = 113 "key-not-valid"
+        "the attestor's key signed outside the time in which its signatures count"
+        "sign with a key that is valid now",
     NoMatchingRule = 201 "no-matching-rule"
         "no rule is about the image, and the default denies"
         "add a rule, or exempt the digest",
@@ -159,6 +165,9 @@ codes! {
     NotVerifiedYet = 309 "not-verified-yet"
         "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
         "start it again; the kubelet does",
+    TrustRootEnded = 320 "trust-root-ended"
+        "the authorities of the trust root have ended, so nothing can be told by it"
+        "bring a newer trusted_root.json",
     PolicyInvalid = 402 "policy-invalid"
         "there is no policy that can be used"
         "mend the file; the next pull works",
@@ -239,6 +248,9 @@ impl Code {
             | Self::UntrustedAttestor
             | Self::OtherDigest
             | Self::OtherPurpose
+            | Self::SignerNotProven
+            | Self::KeyNotValid
+            | Self::TrustRootEnded
             | Self::NoMatchingRule
             | Self::DeniedByRule
             | Self::NameNotProven

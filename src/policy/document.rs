@@ -1,13 +1,17 @@
 //! The policy document, from text to a checked [`Policy`]. `docs/policy.md` has every key of it.
 
 mod attestors;
+mod roots;
 mod rules;
 mod ties;
 
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
+    sync::Arc,
 };
+
+use jiff::Timestamp;
 
 use toml::{Spanned, de::DeTable};
 
@@ -19,7 +23,7 @@ use crate::{
     },
     image::{Digest, sanitize},
     limits,
-    trust::Attestor,
+    trust::{Attestor, TrustRoot},
 };
 
 /// How a key file that the document names is read: the path as written, to the text in it.
@@ -28,8 +32,11 @@ pub type ReadKey<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 /// Every table of the document with its keys. What is not in here is an error.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("", DOCUMENT),
+    ("trust-root", TRUST_ROOT),
     ("attestor", ATTESTOR),
     ("attestor.keys", KEY),
+    ("attestor.identities", IDENTITY),
+    ("attestor.identities.subject", MATCHER),
     ("rule", RULE),
     ("floor", RULE),
     ("exempt", EXEMPT),
@@ -38,9 +45,30 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("require.at-least", AT_LEAST),
 ];
 
-const DOCUMENT: &[&str] = &["schema", "attestor", "rule", "floor", "exempt", "default"];
-const ATTESTOR: &[&str] = &["name", "may-sign", "keys", "formats", "annotations"];
-const KEY: &[&str] = &["file", "pem", "algorithm"];
+const DOCUMENT: &[&str] = &["schema", "trust-root", "attestor", "rule", "floor", "exempt", "default"];
+const TRUST_ROOT: &[&str] = &["name", "file", "logs", "timestamps", "insecure-ignore-sct"];
+const ATTESTOR: &[&str] = &["name", "may-sign", "keys", "identities", "formats", "annotations", "repositories"];
+const KEY: &[&str] = &["file", "pem", "algorithm", "from", "until", "root"];
+const IDENTITY: &[&str] = &[
+    "root",
+    "issuer",
+    "insecure-any-issuer",
+    "subject",
+    "insecure-any-subject",
+    "repository",
+    "repository-id",
+    "owner",
+    "owner-id",
+    "ref",
+    "commit",
+    "visibility",
+    "workflow",
+    "signer",
+    "trigger",
+    "runner",
+    "environment",
+];
+const MATCHER: &[&str] = &["pattern"];
 const RULE: &[&str] = &[
     "name",
     "images",
@@ -73,6 +101,7 @@ impl Policy {
             read_key,
             seal: text.to_owned(),
             names: HashMap::new(),
+            roots: Vec::new(),
             attestors: Vec::new(),
             by_name: HashMap::new(),
             content: Vec::new(),
@@ -93,6 +122,8 @@ struct Checker<'a> {
     seal: String,
     /// The names of rules, floors and exemptions: a decision names one of them.
     names: HashMap<String, &'static str>,
+    /// The trust roots by their names; none for one with which something is wrong.
+    roots: Vec<(String, Option<Arc<TrustRoot>>)>,
     attestors: Vec<Attestor>,
     by_name: HashMap<String, usize>,
     /// The identity of each attestor with its keys.
@@ -109,6 +140,9 @@ impl Checker<'_> {
         {
             self.reader.problem(schema.span(), "this pullgate reads schema 1");
         }
+        for table in self.tables(fields.get("trust-root")) {
+            self.trust_root(table);
+        }
         for table in self.tables(fields.get("attestor")) {
             self.attestor(table);
         }
@@ -123,6 +157,7 @@ impl Checker<'_> {
         Parts {
             file: String::new(),
             revision: Digest::of(self.seal.as_bytes()).hex()[..12].to_owned(),
+            roots: std::mem::take(&mut self.roots).into_iter().filter_map(|(_, root)| root).collect(),
             attestors: std::mem::take(&mut self.attestors),
             rules: rules.into_iter().map(|(rule, _)| rule).collect(),
             floors: floors.into_iter().map(|(rule, _)| rule).collect(),
@@ -153,6 +188,10 @@ impl Checker<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
             self.reader.problem(value.span(), "a name has 1 to 64 letters, digits, `-`, `_`, `.` or `/`");
+        } else if kind == "trust root" {
+            if self.roots.iter().any(|(known, _)| known == name) {
+                self.reader.problem(value.span(), format!("a second trust root is called `{name}`"));
+            }
         } else if kind == "attestor" {
             if self.by_name.contains_key(name) {
                 self.reader.problem(value.span(), format!("a second attestor is called `{name}`"));
@@ -198,6 +237,12 @@ impl Checker<'_> {
             }
         }
         digests
+    }
+
+    /// The time that `value` is.
+    fn time(&mut self, value: &Value<'_>) -> Option<Timestamp> {
+        let time = self.reader.text(value)?.parse();
+        time.map_err(|_| self.reader.problem(value.span(), "not a time like \"2027-01-31T00:00:00Z\"")).ok()
     }
 
     /// A text that people are shown, of at most `most` characters.

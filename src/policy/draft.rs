@@ -118,8 +118,8 @@ fn in_common<'a>(attestors: &[&'a Attestor], images: &[&'a Observed]) -> BTreeSe
     let common = signed.reduce(|all, one| all.intersection(&one).copied().collect()).unwrap_or_default();
     let (mut named, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for attestor in attestors.iter().filter(|attestor| common.contains(attestor.name.as_str())) {
-        if attestor.keys.iter().all(|key| !keys.contains(&key.id)) {
-            keys.extend(attestor.keys.iter().map(|key| key.id));
+        if attestor.keys.iter().all(|key| !keys.contains(&key.key.id)) {
+            keys.extend(attestor.keys.iter().map(|key| key.key.id));
             named.insert(attestor.name.as_str());
         }
     }

@@ -329,10 +329,12 @@ impl Policy {
         if matching.met {
             let attestors = matching.signers.keys().filter_map(|at| self.attestors.get(*at));
             let attestors = attestors.map(|attestor| attestor.name.clone()).collect();
-            return Decision { verdict: Verdict::Allow, attestors, ..decision };
+            let used = findings.vouched.iter().filter(|vouched| matching.is_by(vouched.signer_id()));
+            let valid_until = used.filter_map(Vouched::until).chain(decision.valid_until).min();
+            return Decision { verdict: Verdict::Allow, attestors, valid_until, ..decision };
         }
         let mut violations: Vec<Violation> = findings.gaps.iter().map(gap_violation).collect();
-        violations.push(self.shortfall(group, &matching, subject, findings));
+        violations.push(self.shortfall(group, &matching, subject, findings, now));
         for text in violations.iter_mut().flat_map(|violation| [&mut violation.found, &mut violation.fix]) {
             *text = told(text);
         }

@@ -15,7 +15,7 @@ use crate::{
     evidence::Asked,
     image::{Digest, sanitize},
     limits,
-    trust::Purpose,
+    trust::{Purpose, Signer},
     verify::{Unusable, Vouched},
 };
 
@@ -99,8 +99,14 @@ impl Required {
 /// A signature that counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vouching {
-    /// SHA-256 of the key that signed.
+    /// SHA-256 of the key that signed, or of the identity.
     pub key: Digest,
+    /// The identity that signed: subject and issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// When an authority first saw the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<Timestamp>,
     /// The predicate type that was signed; none for a plain signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
@@ -161,7 +167,9 @@ fn keep<T>(items: &mut Vec<T>, bytes: fn(&T) -> usize, left: &mut usize, omitted
 impl Required {
     fn bytes(&self) -> usize {
         let vouched = self.vouched.as_ref();
-        let texts = vouched.map_or(0, |v| v.place.len() + v.predicate.as_ref().map_or(0, String::len));
+        let texts = vouched.map_or(0, |v| {
+            v.place.len() + [&v.predicate, &v.identity].into_iter().flatten().map(String::len).sum::<usize>()
+        });
         size_of::<Self>() + self.attestor.len() + size_of_val(self.at.as_slice()) + texts
     }
 }
@@ -239,9 +247,14 @@ impl Tree<'_> {
     fn attestor(&mut self, attestor: usize, matching: &Matching, at: Vec<u32>) {
         let Some(known) = self.policy.attestors.get(attestor) else { return };
         let signer = matching.signers.get(&attestor);
-        let by_signer = |v: &&Vouched| Some(v.key()) == signer && counts(known, self.subject, v);
+        let by_signer = |v: &&Vouched| Some(v.signer_id()) == signer && counts(known, self.subject, v);
         let vouched = self.findings.vouched.iter().find(by_signer).map(|vouched| Vouching {
-            key: *vouched.key(),
+            key: *vouched.signer_id(),
+            identity: match vouched.signer() {
+                Signer::Key(_) => None,
+                identity => Some(sanitize(&identity.to_string(), limits::GROUNDS_CHARS)),
+            },
+            signed_at: vouched.signed_at(),
             predicate: match vouched.purpose() {
                 Purpose::Signature => None,
                 Purpose::Predicate(uri) => Some(sanitize(uri, limits::GROUNDS_CHARS)),
@@ -300,7 +313,14 @@ fn uncounted(unusable: &[Unusable]) -> (Vec<Uncounted>, u32) {
 
 fn what_is_wrong(unusable: &Unusable) -> String {
     match unusable {
-        Unusable::UntrustedSigner => "signed by a key that the rule does not name".to_owned(),
+        Unusable::UntrustedSigner => "signed by nobody whom the rule names".to_owned(),
+        Unusable::OtherIdentity(signer) => format!("signed by {signer}, whom the rule does not name"),
+        Unusable::NotProven(root, why) => format!("trust root \"{root}\" does not vouch for it: {why}"),
+        Unusable::OutsideValidity(attestor, at) => {
+            let at = at.map(|at| format!(", at {at}")).unwrap_or_default();
+            format!("signed by \"{attestor}\" when its key did not count{at}")
+        }
+        Unusable::OtherRepository(attestor) => format!("signed by \"{attestor}\", for another repository"),
         Unusable::OtherDigest(attestor) => format!("signed by \"{attestor}\", about another digest"),
         Unusable::OtherPurpose(attestor, purpose) => {
             let purpose = sanitize(&purpose.to_string(), limits::GROUNDS_CHARS / 2);

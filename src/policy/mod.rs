@@ -15,7 +15,10 @@ pub mod scope;
 mod shortfall;
 mod signers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -28,7 +31,7 @@ pub use requirement::{Group, Member, Requirement};
 
 use crate::{
     image::{Digest, Host},
-    trust::Attestor,
+    trust::{Attestor, TrustRoot},
 };
 use index::{Index, Rules};
 use scope::{Account, NodeSelector, Pattern, TagPattern, Whose};
@@ -40,6 +43,8 @@ pub struct Policy {
     pub file: String,
     /// The first 12 hexadecimal digits of the SHA-256 of the document and its keys.
     pub revision: String,
+    /// Who vouches for signers and for times.
+    pub roots: Vec<Arc<TrustRoot>>,
     /// Who may vouch.
     pub attestors: Vec<Attestor>,
     /// What each image needs; the narrowest governs.
@@ -144,6 +149,7 @@ pub struct Exempt {
 pub(crate) struct Parts {
     pub(crate) file: String,
     pub(crate) revision: String,
+    pub(crate) roots: Vec<Arc<TrustRoot>>,
     pub(crate) attestors: Vec<Attestor>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) floors: Vec<Rule>,
@@ -153,7 +159,7 @@ pub(crate) struct Parts {
 
 impl From<Parts> for Policy {
     fn from(parts: Parts) -> Self {
-        let Parts { file, revision, attestors, rules, floors, exempt, default } = parts;
+        let Parts { file, revision, roots, attestors, rules, floors, exempt, default } = parts;
         let mut tables = Tables::default();
         for (at, rule) in rules.iter().enumerate() {
             for pattern in &rule.images {
@@ -174,7 +180,7 @@ impl From<Parts> for Policy {
         let patterns = patterns.chain(tables.exempt_names.iter().map(|(pattern, _)| pattern));
         let mut seen = std::collections::HashSet::new();
         tables.hosts = patterns.filter_map(Pattern::host).filter(|host| seen.insert(*host)).cloned().collect();
-        Self { file, revision, attestors, rules, floors, exempt, default, tables }
+        Self { file, revision, roots, attestors, rules, floors, exempt, default, tables }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why evidence is not enough, in the words that a person meets.
 
+use jiff::Timestamp;
+
 use super::{
     Group, Policy,
     decision::{Code, Violation},
@@ -10,6 +12,7 @@ use crate::{
     evidence::{Cause, Gap},
     image::{Digest, sanitize},
     limits,
+    trust::{Attestor, Signer},
     verify::Unusable,
 };
 
@@ -21,6 +24,7 @@ impl Policy {
         matching: &Matching,
         subject: &Subject,
         findings: &Findings,
+        now: Timestamp,
     ) -> Violation {
         let name = |at: usize| format!("\"{}\"", self.attestors.get(at).map_or("?", |attestor| &attestor.name));
         let vouches = |at: usize| matching.signers.contains_key(&at);
@@ -46,8 +50,22 @@ impl Policy {
                         format!("the signature by \"{attestor}\" lacks the annotations that the policy asks for");
                     return Violation { code: Code::OtherPurpose, found, fix };
                 }
+                Unusable::OtherRepository(attestor) if is_named(attestor) => {
+                    let found = format!("the signature by \"{attestor}\" names another repository");
+                    return Violation { code: Code::OtherPurpose, found, fix };
+                }
+                Unusable::OutsideValidity(attestor, at) if is_named(attestor) => {
+                    let when = at.map_or_else(|| "no authority saw when".to_owned(), |at| format!("at {at}"));
+                    let found = format!("\"{attestor}\" signed when its key did not count: {when}");
+                    return Violation { code: Code::KeyNotValid, found, fix };
+                }
                 _ => {}
             }
+        }
+        if findings.vouched.is_empty()
+            && let Some(violation) = self.not_proven(group, findings, now, &fix)
+        {
+            return violation;
         }
         match findings.unusable.len() + findings.vouched.len() {
             0 if subject.name.is_none() => Violation {
@@ -60,9 +78,9 @@ impl Policy {
             },
             0 => Violation { code: Code::Unsigned, found: format!("no signature for {}", name_of(subject)), fix },
             n => {
-                let others = match findings.others.is_empty() {
-                    true => String::new(),
-                    false => format!(" (found {})", listed(findings.others.iter().cloned())),
+                let others = match listed(others(findings).into_iter()) {
+                    names if names.is_empty() => names,
+                    names => format!(" (found {names})"),
                 };
                 let some = missing.starts_with(|c: char| c.is_ascii_digit());
                 let none = if matching.signers.is_empty() && !some { "none by" } else { "still missing" };
@@ -71,6 +89,43 @@ impl Policy {
             }
         }
     }
+
+    /// That no trust root vouches for what was found, if it is nothing else that is wrong with it. A root whose time is over
+    /// could not tell.
+    fn not_proven(&self, group: &Group, findings: &Findings, now: Timestamp, fix: &str) -> Option<Violation> {
+        let not_proven = |unusable: &Unusable| match unusable {
+            Unusable::NotProven(root, why) => Some((root.clone(), why.clone())),
+            _ => None,
+        };
+        let unproven: Vec<(String, String)> = findings.unusable.iter().map(not_proven).collect::<Option<_>>()?;
+        let (root, why) = unproven.first()?;
+        let named = group.attestors();
+        let attestors = named.iter().filter_map(|at| self.attestors.get(*at));
+        let ended = attestors.flat_map(Attestor::roots).find(|known| {
+            known.ended().is_some_and(|ended| ended <= now) && unproven.iter().any(|(root, _)| *root == known.name)
+        });
+        if let Some(ended) = ended {
+            let found = format!("the authorities of trust root \"{}\" have ended", ended.name);
+            let fix = format!("bring a newer {}", sanitize(&ended.file, limits::QUOTED_CHARS));
+            return Some(Violation { code: Code::TrustRootEnded, found, fix });
+        }
+        let found = format!("trust root \"{root}\" does not vouch for the signature: {why}");
+        Some(Violation { code: Code::SignerNotProven, found, fix: fix.to_owned() })
+    }
+}
+
+/// Who else signed: other attestors of the policy, and whom certificates name.
+fn others(findings: &Findings) -> Vec<String> {
+    let mut others = findings.others.clone();
+    for unusable in &findings.unusable {
+        if let Unusable::OtherIdentity(Signer::Identity { subject, .. }) = unusable {
+            let subject = sanitize(subject, limits::GROUNDS_CHARS);
+            if !others.contains(&subject) {
+                others.push(subject);
+            }
+        }
+    }
+    others
 }
 
 /// The names, as many as a person reads.

@@ -41,6 +41,13 @@ impl Matching {
     }
 }
 
+impl Matching {
+    /// Whether it rests on `signer`.
+    pub(super) fn is_by(&self, signer: &Digest) -> bool {
+        self.signers.values().any(|one| one == signer)
+    }
+}
+
 /// Whether `vouched` is `attestor`'s word for `subject`.
 pub(super) fn counts(attestor: &Attestor, subject: &Subject, vouched: &Vouched) -> bool {
     vouched.attestor() == attestor.name
@@ -66,7 +73,7 @@ impl Table {
         let signers = |at: &usize| {
             let attestor = attestors.get(*at)?;
             let mut signers: Vec<Digest> =
-                vouched.iter().filter(|vouched| counts(attestor, subject, vouched)).map(|v| *v.key()).collect();
+                vouched.iter().filter(|vouched| counts(attestor, subject, vouched)).map(|v| *v.signer_id()).collect();
             signers.sort_unstable();
             signers.dedup();
             (!signers.is_empty()).then_some((*at, signers))

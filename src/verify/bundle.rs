@@ -1,50 +1,44 @@
 //! Sigstore bundles (protobuf-specs, `sigstore_bundle.proto`) and bare DSSE envelopes (DSSE v1.0.0).
 
+use serde_json::Value;
 use sigstore_types::{Bundle, DsseEnvelope, SignatureContent, bundle::VerificationMaterialContent};
 
-use super::{Signed, statement};
+use super::{Opened, attached, statement};
+use crate::evidence::Attached;
 
 /// The payload type of an in-toto statement (in-toto attestation framework v1, "Envelope").
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
-/// A bundle signed with a key. What a certificate signed is nobody's here, and a message signature cannot name an
-/// image: cosign refuses one for images, too.
-pub(super) fn open(json: &[u8]) -> Result<Signed, String> {
+/// A bundle about an image. A message signature cannot name one: cosign refuses it for images, too.
+pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
     let text = std::str::from_utf8(json).map_err(|_| "not UTF-8".to_owned())?;
     let bundle = Bundle::from_json(text).map_err(|e| format!("not a sigstore bundle: {e}"))?;
-    if !matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_)) {
-        return Err("signed with a certificate: keyless evidence does not count here".into());
-    }
-    match bundle.content {
-        SignatureContent::DsseEnvelope(envelope) => signed(envelope),
-        _ => Err("the bundle has no DSSE envelope".into()),
-    }
+    let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
+        return Err("the bundle has no DSSE envelope".into());
+    };
+    // Beside a certificate a key is a question of whose it is.
+    let by_key = matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_));
+    Ok(Opened { by_key, ..opened(envelope.clone(), Ok(Some(bundle)))? })
 }
 
-/// What a bundle says to be signed with, and the bundle as if that were so.
-pub(super) fn open_as_offered(json: &[u8]) -> Option<(VerificationMaterialContent, Signed)> {
-    let bundle = Bundle::from_json(std::str::from_utf8(json).ok()?).ok()?;
-    match bundle.content {
-        SignatureContent::DsseEnvelope(envelope) => {
-            Some((bundle.verification_material.content, signed(envelope).ok()?))
-        }
-        _ => None,
-    }
+/// A DSSE envelope by itself, as the `.att` tag holds it, with what stands beside it.
+pub(super) fn open_envelope(json: &[u8], attached: &Attached) -> Result<Opened, String> {
+    let value: Value = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
+    let envelope = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
+    opened(envelope, attached::bundle(attached, ("dsseEnvelope", value)))
 }
 
-/// A DSSE envelope by itself, as the `.att` tag holds it.
-pub(super) fn open_envelope(json: &[u8]) -> Result<Signed, String> {
-    signed(serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?)
-}
-
-fn signed(envelope: DsseEnvelope) -> Result<Signed, String> {
+fn opened(envelope: DsseEnvelope, bundle: Result<Option<Bundle>, String>) -> Result<Opened, String> {
     if envelope.payload_type != IN_TOTO {
         return Err(format!("the payload type is not {IN_TOTO}"));
     }
     let payload = envelope.payload.as_bytes().to_vec();
-    Ok(Signed {
+    Ok(Opened {
         message: envelope.pae(),
         signature: envelope.signature.sig.as_bytes().to_vec(),
         read: Box::new(move || statement::read(&payload)),
+        is_payload: false,
+        bundle,
+        by_key: true,
     })
 }

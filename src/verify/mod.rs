@@ -5,118 +5,194 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod attached;
 mod bundle;
+mod finding;
 mod offered;
+pub mod proof;
 mod simple_signing;
 mod statement;
 pub mod token;
 
+use std::collections::BTreeMap;
+
+use sigstore_types::{Artifact, Bundle, Sha256Hash};
+
+pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
 
+use self::proof::Proven;
 use crate::{
     evidence::{Found, Material},
-    image::Digest,
-    trust::{Attestor, Purpose},
+    image::{Digest, Reference, Repository},
+    trust::{Attestor, Purpose, Signer, TrustRoot, TrustedKey},
 };
-
-/// An attestor vouches for a digest. Only this module makes one, after every check: holding it is the proof.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vouched {
-    attestor: String,
-    key: Digest,
-    purpose: Purpose,
-    digest: Digest,
-    place: String,
-}
-
-impl Vouched {
-    /// The attestor's name.
-    pub fn attestor(&self) -> &str {
-        &self.attestor
-    }
-
-    /// The identity of the key that signed.
-    pub fn key(&self) -> &Digest {
-        &self.key
-    }
-
-    /// What was signed for.
-    pub fn purpose(&self) -> &Purpose {
-        &self.purpose
-    }
-
-    /// The image that it is about.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// Where the evidence lay.
-    pub fn place(&self) -> &str {
-        &self.place
-    }
-}
-
-/// Why a piece of evidence does not count.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// No key of the attestors made this signature.
-    UntrustedSigner,
-    /// This attestor signed, but about another digest.
-    OtherDigest(String),
-    /// This attestor signed something that it is not trusted to sign.
-    OtherPurpose(String, Purpose),
-    /// The annotations that this attestor's signatures must carry are not there.
-    OtherAnnotations(String),
-    /// Not a signature in a form that is known.
-    Malformed(String),
-}
 
 /// What a signature turned out to say, once it verified.
 struct Claim {
     digests: Vec<Digest>,
     purpose: Purpose,
-    annotations: std::collections::BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    /// The repository that the signer had in mind.
+    repository: Option<Repository>,
 }
 
-/// The signed bytes of a piece of evidence, and how to read them once a signature over them has verified.
-struct Signed {
+/// A piece of evidence, taken apart. Nothing of it is believed yet.
+struct Opened {
     message: Vec<u8>,
     signature: Vec<u8>,
     read: Box<dyn Fn() -> Result<Claim, String>>,
+    /// Whether the message itself is what a trust root's authorities saw, or else the image that it is about.
+    is_payload: bool,
+    /// In the form that a trust root judges; none where there is nothing that it could.
+    bundle: Result<Option<Bundle>, String>,
+    /// Whether a key may stand behind it that no certificate names.
+    by_key: bool,
 }
 
-/// What `found` says about `digest`, for each of `attestors` whose key made the signature.
+impl Opened {
+    fn of(material: &Material) -> Result<Self, String> {
+        match material {
+            Material::SimpleSigning { payload, signature, attached } => {
+                simple_signing::open(payload, signature, attached)
+            }
+            Material::Envelope { json, attached } => bundle::open_envelope(json, attached),
+            Material::Bundle(json) => bundle::open(json),
+        }
+    }
+
+    fn has_certificate(&self) -> bool {
+        matches!(&self.bundle, Ok(Some(bundle)) if bundle.signing_certificate().is_some())
+    }
+
+    /// What a trust root judges, and what was signed by it.
+    fn judged(&self) -> Result<(&Bundle, Artifact<'_>), String> {
+        let bundle = self.bundle.as_ref().map_err(Clone::clone)?.as_ref();
+        let bundle = bundle.ok_or("no log and no timestamp authority has seen it")?;
+        if self.is_payload {
+            return Ok((bundle, Artifact::from(&self.message)));
+        }
+        // Its own word for now: whether that is the image is asked once it has verified.
+        let claimed = *(self.read)()?.digests.first().ok_or("it is about nothing with a sha256 digest")?;
+        Ok((bundle, Artifact::from(Sha256Hash::new(*claimed.as_bytes()))))
+    }
+}
+
+/// What `found` says about `digest`, for each of `attestors` who made the signature.
 ///
-/// The result is never empty: evidence that nobody of `attestors` signed is [`Unusable::UntrustedSigner`].
-pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor]) -> Vec<Result<Vouched, Unusable>> {
-    let signed = match &found.material {
-        Material::SimpleSigning { payload, signature, .. } => simple_signing::open(payload, signature),
-        Material::Envelope { json, .. } => bundle::open_envelope(json),
-        Material::Bundle(json) => bundle::open(json),
-    };
-    let signed = match signed {
-        Ok(signed) => signed,
+/// The result is never empty: evidence that nobody of `attestors` signed is [`Unusable::UntrustedSigner`], or says whom its
+/// certificate names.
+pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: Seen) -> Vec<Result<Vouched, Unusable>> {
+    let opened = match Opened::of(&found.material) {
+        Ok(opened) => opened,
         Err(why) => return vec![Err(Unusable::Malformed(why))],
     };
-    let mut findings = Vec::new();
-    for attestor in attestors.iter().filter(|attestor| attestor.formats.include(&found.material)) {
-        let signer = attestor.keys.iter().find(|key| key.verifies(&signed.message, &signed.signature));
-        let Some(key) = signer else { continue };
-        findings.push(match (signed.read)() {
-            Ok(claim) => judge(claim, digest, attestor).map(|purpose| Vouched {
-                attestor: attestor.name.clone(),
-                key: key.id,
-                purpose,
-                digest: *digest,
-                place: found.place.clone(),
-            }),
-            Err(why) => Err(Unusable::Malformed(why)),
-        });
-    }
+    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new() };
+    let counting = attestors.iter().filter(|attestor| attestor.formats.include(&found.material));
+    let mut findings: Vec<_> = counting.filter_map(|attestor| evidence.of(attestor)).collect();
     if findings.is_empty() {
-        findings.push(Err(Unusable::UntrustedSigner));
+        findings = evidence.of_nobody();
     }
     findings
+}
+
+/// One piece of evidence, while attestors are asked for.
+struct Evidence<'a> {
+    opened: Opened,
+    digest: &'a Digest,
+    place: &'a str,
+    seen: Seen,
+    /// What each trust root says of it.
+    proofs: Vec<(&'a TrustRoot, Result<Proven, String>)>,
+}
+
+impl<'a> Evidence<'a> {
+    /// What it is worth as the word of `attestor`; none where another signed.
+    fn of(&mut self, attestor: &'a Attestor) -> Option<Result<Vouched, Unusable>> {
+        let signs = |trusted: &&TrustedKey| trusted.key.verifies(&self.opened.message, &self.opened.signature);
+        if self.opened.by_key
+            && let Some(trusted) = attestor.keys.iter().find(signs)
+        {
+            return Some(self.by_key(attestor, trusted));
+        }
+        if !self.opened.has_certificate() {
+            return None;
+        }
+        for identity in &attestor.identities {
+            let Ok(proven) = self.proven(&identity.root) else { continue };
+            if identity.means(&proven.certified) {
+                let (signer, signed_at) = (proven.certified.signer(), proven.times.iter().min().copied());
+                return Some(self.vouch(attestor, signer).map(|vouched| Vouched { signed_at, ..vouched }));
+            }
+        }
+        None
+    }
+
+    fn by_key(&self, attestor: &Attestor, trusted: &TrustedKey) -> Result<Vouched, Unusable> {
+        let times = match &trusted.root {
+            None => Vec::new(),
+            Some(root) => {
+                let judged = self.opened.judged();
+                let times = judged.and_then(|(bundle, artifact)| proof::by_key(root, bundle, artifact, &trusted.key));
+                times.map_err(|why| Unusable::NotProven(root.name.clone(), why))?
+            }
+        };
+        let at = self.seen.at();
+        let signed_at = times.iter().min().copied();
+        if !times.iter().chain(signed_at.is_none().then_some(&at)).all(|time| trusted.is_valid_at(*time)) {
+            return Err(Unusable::OutsideValidity(attestor.name.clone(), signed_at));
+        }
+        // Seen now for the first time it is judged by another time tomorrow, if it is not kept.
+        let until = trusted.until.filter(|_| signed_at.is_none() && self.seen.first.is_none());
+        let vouched = self.vouch(attestor, Signer::Key(trusted.key.id))?;
+        Ok(Vouched { signed_at, until, ..vouched })
+    }
+
+    fn vouch(&self, attestor: &Attestor, signer: Signer) -> Result<Vouched, Unusable> {
+        let claim = (self.opened.read)().map_err(Unusable::Malformed)?;
+        let purpose = judge(claim, self.digest, attestor)?;
+        Ok(Vouched {
+            attestor: attestor.name.clone(),
+            id: signer.id(),
+            signer,
+            signed_at: None,
+            until: None,
+            purpose,
+            digest: *self.digest,
+            place: self.place.to_owned(),
+        })
+    }
+
+    /// What `root` says of its certificate; asked once.
+    fn proven(&mut self, root: &'a TrustRoot) -> &Result<Proven, String> {
+        let at = self.proofs.iter().position(|(known, _)| known.id == root.id);
+        let at = at.unwrap_or_else(|| {
+            let judged = self.opened.judged();
+            let proven = judged.and_then(|(bundle, artifact)| proof::by_certificate(root, bundle, artifact));
+            self.proofs.push((root, proven));
+            self.proofs.len() - 1
+        });
+        &self.proofs[at].1
+    }
+
+    /// What it is if nobody who is asked for made it.
+    fn of_nobody(self) -> Vec<Result<Vouched, Unusable>> {
+        if self.opened.has_certificate() && !self.proofs.is_empty() {
+            let named = self.proofs.iter().find_map(|(_, proven)| proven.as_ref().ok());
+            return match named {
+                Some(proven) => vec![Err(Unusable::OtherIdentity(proven.certified.signer()))],
+                None => self
+                    .proofs
+                    .into_iter()
+                    .filter_map(|(root, proven)| Some(Err(Unusable::NotProven(root.name.clone(), proven.err()?))))
+                    .collect(),
+            };
+        }
+        vec![Err(match self.opened.bundle {
+            Err(why) => Unusable::Malformed(why),
+            Ok(_) => Unusable::UntrustedSigner,
+        })]
+    }
 }
 
 fn judge(claim: Claim, digest: &Digest, attestor: &Attestor) -> Result<Purpose, Unusable> {
@@ -128,6 +204,10 @@ fn judge(claim: Claim, digest: &Digest, attestor: &Attestor) -> Result<Purpose, 
     }
     if attestor.annotations.iter().any(|(key, value)| claim.annotations.get(key) != Some(value)) {
         return Err(Unusable::OtherAnnotations(attestor.name.clone()));
+    }
+    let names = |repository: &Repository| claim.repository.as_ref() == Some(repository);
+    if !attestor.repositories.is_empty() && !attestor.repositories.iter().any(names) {
+        return Err(Unusable::OtherRepository(attestor.name.clone()));
     }
     Ok(claim.purpose)
 }
@@ -143,12 +223,9 @@ fn base64(text: &str) -> Result<Vec<u8>, String> {
     GeneralPurpose::new(alphabet, config).decode(text).map_err(|e| format!("not base64: {e}"))
 }
 
-#[cfg(test)]
-impl Vouched {
-    /// A finding as a test needs it.
-    pub(crate) fn for_test(attestor: &Attestor, key: usize, purpose: Purpose, digest: Digest) -> Self {
-        Self { attestor: attestor.name.clone(), key: attestor.keys[key].id, purpose, digest, place: "test".into() }
-    }
+/// The repository that a reference in a payload names, whatever else it says.
+fn repository(reference: &str) -> Option<Repository> {
+    reference.parse::<Reference>().ok().map(|reference| reference.repository)
 }
 
 #[cfg(test)]

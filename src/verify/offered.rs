@@ -1,20 +1,23 @@
-//! Keys that come with the evidence. They prove nothing: anybody may sign with a key of their own and send it along.
+//! Keys and certificates that come with the evidence. They prove nothing: anybody may sign with a key of their own and send
+//! it along, and a certificate is worth what its trust root says.
 
 use sigstore_crypto::parse_certificate_info;
-use sigstore_types::{DerCertificate, DerPublicKey, bundle::VerificationMaterialContent};
+use sigstore_types::bundle::VerificationMaterialContent;
 
-use super::bundle;
+use super::Opened;
 use crate::{
-    evidence::{Found, Material},
+    evidence::Found,
     image::Digest,
-    trust::PublicKey,
+    trust::{Certified, PublicKey, Signer},
 };
 
 /// By what a piece of evidence says to be signed.
 #[derive(Debug)]
 pub enum Offered {
-    /// The key of the certificate that it carries, which did sign it, about the digest.
+    /// The key of the certificate that it carries, which names nobody and did sign it, about the digest.
     Key(PublicKey),
+    /// Whom the certificate names that it carries, whose key did sign it, about the digest.
+    Identity(Signer),
     /// A key that it only names, in the signer's own words.
     Hint(String),
 }
@@ -22,25 +25,21 @@ pub enum Offered {
 /// What a person would have to know whose it is, were `found` to count for `digest`; none where it says nothing, or what it
 /// says is not so.
 pub fn offered(found: &Found, digest: &Digest) -> Option<Offered> {
-    let Material::Bundle(json) = &found.material else { return None };
-    let (material, signed) = bundle::open_as_offered(json)?;
-    if !(signed.read)().ok()?.digests.contains(digest) {
+    let opened = Opened::of(&found.material).ok()?;
+    if !(opened.read)().ok()?.digests.contains(digest) {
         return None;
     }
-    let certificate = match &material {
-        VerificationMaterialContent::PublicKey(key) if key.hint.is_empty() => return None,
-        VerificationMaterialContent::PublicKey(key) => return Some(Offered::Hint(key.hint.clone())),
-        VerificationMaterialContent::Certificate(certificate) => &certificate.raw_bytes,
-        VerificationMaterialContent::X509CertificateChain { certificates } => &certificates.first()?.raw_bytes,
-        _ => return None,
-    };
-    let key = public_key(certificate)?;
-    let keys = PublicKey::by_any_algorithm(&key.to_pem()).ok()?;
-    keys.into_iter().find(|key| key.verifies(&signed.message, &signed.signature)).map(Offered::Key)
-}
-
-fn public_key(certificate: &DerCertificate) -> Option<DerPublicKey> {
-    parse_certificate_info(certificate).ok().map(|certificate| certificate.public_key)
+    let bundle = opened.bundle.as_ref().ok()?.as_ref()?;
+    if let VerificationMaterialContent::PublicKey(key) = &bundle.verification_material.content {
+        return (!key.hint.is_empty()).then(|| Offered::Hint(key.hint.clone()));
+    }
+    let certificate = parse_certificate_info(bundle.signing_certificate()?).ok()?;
+    let keys = PublicKey::by_any_algorithm(&certificate.public_key.to_pem()).ok()?;
+    let key = keys.into_iter().find(|key| key.verifies(&opened.message, &opened.signature))?;
+    Some(match Certified::by(&certificate) {
+        Some(certified) => Offered::Identity(certified.signer()),
+        None => Offered::Key(key),
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +49,7 @@ mod tests {
     use sigstore_crypto::KeyPair;
 
     use super::*;
-    use crate::trust::COSIGN_SIGN;
+    use crate::{evidence::Material, trust::COSIGN_SIGN};
 
     fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         let content = parts.concat();

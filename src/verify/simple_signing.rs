@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ::base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Claim, Signed, base64};
-use crate::{image::Digest, trust::Purpose};
+use super::{Claim, Opened, attached, base64, repository};
+use crate::{evidence::Attached, image::Digest, trust::Purpose};
 
 /// The values of `critical.type` that mean "this container image is signed". A payload of another type may have been
 /// signed with the same key for another end.
@@ -22,18 +24,18 @@ struct Payload {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Critical {
-    #[serde(rename = "identity")]
-    _identity: Identity,
+    identity: Identity,
     image: Image,
     r#type: String,
 }
 
-/// The repository that the signer had in mind; cosign signs any text here. The digest is what counts.
+/// The repository that the signer had in mind; cosign signs any text here. The digest is what counts, unless the policy asks
+/// for the name as well.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Identity {
     #[serde(rename = "docker-reference")]
-    _docker_reference: String,
+    docker_reference: String,
 }
 
 #[derive(Deserialize)]
@@ -43,10 +45,18 @@ struct Image {
     docker_manifest_digest: Digest,
 }
 
-pub(super) fn open(payload: &[u8], signature: &str) -> Result<Signed, String> {
+pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Result<Opened, String> {
     let message = payload.to_vec();
-    let signed = message.clone();
-    Ok(Signed { message, signature: base64(signature.trim())?, read: Box::new(move || read(&signed)) })
+    let (signed, signature) = (message.clone(), base64(signature.trim())?);
+    let content = json!({ "signature": STANDARD.encode(&signature) });
+    Ok(Opened {
+        message,
+        signature,
+        read: Box::new(move || read(&signed)),
+        is_payload: true,
+        bundle: attached::bundle(attached, ("messageSignature", content)),
+        by_key: true,
+    })
 }
 
 fn read(payload: &[u8]) -> Result<Claim, String> {
@@ -59,6 +69,7 @@ fn read(payload: &[u8]) -> Result<Claim, String> {
         _ => None,
     };
     Ok(Claim {
+        repository: repository(&payload.critical.identity.docker_reference),
         digests: vec![payload.critical.image.docker_manifest_digest],
         purpose: Purpose::Signature,
         annotations: payload.optional.unwrap_or_default().into_iter().filter_map(text).collect(),

@@ -30,5 +30,6 @@ pub(super) fn read(payload: &[u8]) -> Result<Claim, String> {
             uri => Purpose::Predicate(uri.to_owned()),
         },
         annotations: BTreeMap::new(),
+        repository: None,
     })
 }

@@ -18,6 +18,11 @@ fn simple(key: &KeyPair, payload: &str) -> Found {
     found(Material::SimpleSigning { payload: payload.into(), signature, attached: Attached::default() })
 }
 
+/// What `found` is worth when it is seen for the first time.
+fn worth(found: &Found, digest: &Digest, attestors: &[&Attestor]) -> Vec<Result<Vouched, Unusable>> {
+    verify(found, digest, attestors, Seen::at_first("2026-11-30T00:00:00Z".parse().unwrap()))
+}
+
 fn found(material: Material) -> Found {
     Found { material, place: "reg/x@sig".into() }
 }
@@ -61,9 +66,12 @@ fn a_signature_of_the_attestor_about_this_digest_vouches_in_each_form() {
         bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN))),
         found(bare(envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN)).into_bytes())),
     ] {
-        let findings = verify(&found, &image, &[&release]);
+        let findings = worth(&found, &image, &[&release]);
         let [Ok(vouched)] = findings.as_slice() else { panic!("{findings:?}") };
-        assert_eq!((vouched.attestor(), vouched.digest(), vouched.key()), ("release", &image, &release.keys[0].id));
+        assert_eq!(
+            (vouched.attestor(), vouched.digest(), vouched.signer_id()),
+            ("release", &image, &release.keys[0].key.id)
+        );
     }
 }
 
@@ -74,7 +82,7 @@ fn a_replayed_signature_is_about_another_digest() {
     for found in
         [simple(&signer, &payload(&other)), bundle(&envelope(&signer, IN_TOTO, &statement(&other, COSIGN_SIGN)))]
     {
-        assert_eq!(verify(&found, &image, &[&release]), [Err(Unusable::OtherDigest("release".into()))]);
+        assert_eq!(worth(&found, &image, &[&release]), [Err(Unusable::OtherDigest("release".into()))]);
     }
 }
 
@@ -85,10 +93,10 @@ fn another_key_is_nobody_whatever_the_evidence_says_about_itself() {
     for found in
         [simple(&stranger, &payload(&image)), bundle(&envelope(&stranger, IN_TOTO, &statement(&image, COSIGN_SIGN)))]
     {
-        assert_eq!(verify(&found, &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
+        assert_eq!(worth(&found, &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
     }
     let keyless = attestor("nobody", &[Purpose::Signature], &[]);
-    assert_eq!(verify(&simple(&signer, &payload(&image)), &image, &[&keyless]), [Err(Unusable::UntrustedSigner)]);
+    assert_eq!(worth(&simple(&signer, &payload(&image)), &image, &[&keyless]), [Err(Unusable::UntrustedSigner)]);
 }
 
 #[test]
@@ -97,11 +105,11 @@ fn a_key_counts_only_for_what_it_may_sign() {
     let release = attestor("release", &[Purpose::Signature], &[&signer]);
     let builder = attestor("builder", &[Purpose::Predicate(SLSA.into())], &[&signer]);
     let provenance = bundle(&envelope(&signer, IN_TOTO, &statement(&image, SLSA)));
-    let findings = verify(&provenance, &image, &[&release, &builder]);
+    let findings = worth(&provenance, &image, &[&release, &builder]);
     assert_eq!(findings[0], Err(Unusable::OtherPurpose("release".into(), Purpose::Predicate(SLSA.into()))));
     assert_eq!(findings[1].as_ref().map(Vouched::attestor), Ok("builder"));
     assert!(matches!(
-        verify(&simple(&signer, &payload(&image)), &image, &[&builder])[0],
+        worth(&simple(&signer, &payload(&image)), &image, &[&builder])[0],
         Err(Unusable::OtherPurpose(_, Purpose::Signature))
     ));
 }
@@ -111,9 +119,9 @@ fn a_signature_in_a_form_that_does_not_count_is_nobodys() {
     let (signer, image) = (key(), Digest::of(b"image"));
     let mut release = attestor("release", &[Purpose::Signature], &[&signer]);
     release.formats.simple_signing = false;
-    assert_eq!(verify(&simple(&signer, &payload(&image)), &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
+    assert_eq!(worth(&simple(&signer, &payload(&image)), &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
     assert!(
-        verify(&bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN))), &image, &[&release])[0].is_ok()
+        worth(&bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN))), &image, &[&release])[0].is_ok()
     );
 }
 
@@ -123,10 +131,10 @@ fn annotations_that_the_policy_asks_for_must_be_in_the_signed_payload() {
     let mut release = attestor("release", &[Purpose::Signature], &[&signer]);
     release.annotations.insert("env".into(), "prod".into());
     let prod = payload(&image);
-    assert!(verify(&simple(&signer, &prod), &image, &[&release])[0].is_ok());
+    assert!(worth(&simple(&signer, &prod), &image, &[&release])[0].is_ok());
     let signed_sign = bundle(&envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN)));
     for found in [simple(&signer, &prod.replace("prod", "dev")), signed_sign] {
-        assert_eq!(verify(&found, &image, &[&release]), [Err(Unusable::OtherAnnotations("release".into()))]);
+        assert_eq!(worth(&found, &image, &[&release]), [Err(Unusable::OtherAnnotations("release".into()))]);
     }
 }
 
@@ -138,10 +146,10 @@ fn evidence_changed_after_signing_does_not_verify() {
     if let Material::SimpleSigning { payload: bytes, .. } = &mut edited.material {
         *bytes = payload(&image).into_bytes();
     }
-    assert_eq!(verify(&edited, &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
+    assert_eq!(worth(&edited, &image, &[&release]), [Err(Unusable::UntrustedSigner)]);
     let sealed = envelope(&signer, IN_TOTO, &statement(&image, COSIGN_SIGN));
     let retyped = sealed.replace(IN_TOTO, "application/vnd.in-toto+jso");
-    assert!(matches!(verify(&bundle(&retyped), &image, &[&release])[0], Err(Unusable::Malformed(_))));
+    assert!(matches!(worth(&bundle(&retyped), &image, &[&release])[0], Err(Unusable::Malformed(_))));
 }
 
 #[test]
@@ -160,7 +168,7 @@ fn signed_but_unreadable_is_malformed_and_never_vouches() {
         &good.replace(r#""type""#, r#""type":"x","type""#),
         &good.replace("sha256", "sha512"),
     ] {
-        let findings = verify(&simple(&signer, text), &image, &[&release]);
+        let findings = worth(&simple(&signer, text), &image, &[&release]);
         assert!(matches!(findings[0], Err(Unusable::Malformed(_))), "{text}: {findings:?}");
     }
     for text in [
@@ -169,11 +177,11 @@ fn signed_but_unreadable_is_malformed_and_never_vouches() {
         &statement(&image, COSIGN_SIGN).replace("Statement/v1", "Statement/v2"),
         &statement(&image, COSIGN_SIGN).replace(&image.hex(), "abc"),
     ] {
-        let findings = verify(&bundle(&envelope(&signer, IN_TOTO, text)), &image, &[&release]);
+        let findings = worth(&bundle(&envelope(&signer, IN_TOTO, text)), &image, &[&release]);
         assert!(matches!(findings[0], Err(Unusable::Malformed(_))), "{text}: {findings:?}");
     }
     let no_subject = r#"{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"https://sigstore.dev/cosign/sign/v1"}"#;
-    assert!(verify(&bundle(&envelope(&signer, IN_TOTO, no_subject)), &image, &[&release])[0].is_err());
+    assert!(worth(&bundle(&envelope(&signer, IN_TOTO, no_subject)), &image, &[&release])[0].is_err());
 }
 
 #[test]
@@ -184,7 +192,7 @@ fn a_signature_in_another_encoding_of_base64_is_the_same_signature() {
     let raw = signer.sign(payload.as_bytes()).unwrap();
     let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(raw.as_bytes());
     let found = found(Material::SimpleSigning { payload: payload.into(), signature, attached: Attached::default() });
-    assert!(verify(&found, &image, &[&release])[0].is_ok());
+    assert!(worth(&found, &image, &[&release])[0].is_ok());
 }
 
 proptest::proptest! {
@@ -197,7 +205,7 @@ proptest::proptest! {
             bare(bytes.clone()),
             Material::SimpleSigning { payload: bytes.clone(), signature: signature.clone(), attached: Attached::default() },
         ] {
-            proptest::prop_assert!(verify(&found(material), &image, &[&release]).iter().all(Result::is_err));
+            proptest::prop_assert!(worth(&found(material), &image, &[&release]).iter().all(Result::is_err));
         }
     }
 
@@ -209,6 +217,6 @@ proptest::proptest! {
         else { unreachable!() };
         let position = position.index(json.len());
         json[position] = byte;
-        proptest::prop_assert!(verify(&found(Material::Bundle(json)), &other, &[&release]).iter().all(Result::is_err));
+        proptest::prop_assert!(worth(&found(Material::Bundle(json)), &other, &[&release]).iter().all(Result::is_err));
     }
 }

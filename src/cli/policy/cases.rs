@@ -18,7 +18,7 @@ use crate::{
         decision::{Decision, Verdict},
         evaluate::{Answer, Findings, Namespace, Origin, Subject},
     },
-    verify::verify,
+    verify::{Seen, verify},
 };
 
 /// A file of cases.
@@ -187,8 +187,8 @@ impl Case {
             Answer::NeedsEvidence(governing) => governing,
         };
         let attestors = governing.attestors(policy);
-        let mut findings = Findings::default();
-        for finding in self.evidence.iter().flat_map(|found| verify(found, &self.subject.digest, &attestors)) {
+        let (mut findings, seen) = (Findings::default(), Seen::at_first(self.time));
+        for finding in self.evidence.iter().flat_map(|found| verify(found, &self.subject.digest, &attestors, seen)) {
             match finding {
                 Ok(vouched) => findings.vouched.push(vouched),
                 Err(unusable) => findings.unusable.push(unusable),

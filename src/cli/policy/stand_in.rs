@@ -9,7 +9,7 @@ use crate::{
     evidence::{Attached, Found, Material},
     image::Digest,
     policy::Policy,
-    trust::{Algorithm, Attestor, COSIGN_SIGN, PublicKey, Purpose},
+    trust::{Algorithm, Attestor, COSIGN_SIGN, PublicKey, Purpose, TrustedKey},
 };
 
 /// A key for every attestor of a policy, in its order.
@@ -25,7 +25,8 @@ impl StandIns {
         for attestor in &mut policy.attestors {
             let key = KeyPair::generate_ecdsa_p256().map_err(|why| why.to_string())?;
             let pem = key.public_key_der().map_err(|why| why.to_string())?.to_pem();
-            attestor.keys.push(PublicKey::from_pem(&pem, Algorithm::EcdsaP256Sha256).map_err(|why| why.to_string())?);
+            let public = PublicKey::from_pem(&pem, Algorithm::EcdsaP256Sha256).map_err(|why| why.to_string())?;
+            attestor.keys.push(TrustedKey::always(public));
             keys.push(key);
         }
         Ok(Self(keys))
@@ -45,12 +46,14 @@ fn signed(key: &KeyPair, attestor: &Attestor, purpose: &Purpose, image: &Digest)
     let sign = |message: &[u8]| {
         key.sign(message).map(|signature| STANDARD.encode(signature.as_bytes())).map_err(|why| why.to_string())
     };
-    let payload_alone = !attestor.formats.bundle || !attestor.annotations.is_empty();
+    let payload_alone =
+        !attestor.formats.bundle || !attestor.annotations.is_empty() || !attestor.repositories.is_empty();
     let material = match purpose {
         Purpose::Signature if payload_alone && attestor.formats.simple_signing => {
+            let reference = attestor.repositories.first().map(ToString::to_string).unwrap_or_default();
             let payload = json!({
                 "critical": {
-                    "identity": { "docker-reference": "" },
+                    "identity": { "docker-reference": reference },
                     "image": { "docker-manifest-digest": image },
                     "type": "cosign container image signature",
                 },

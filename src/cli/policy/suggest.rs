@@ -23,7 +23,7 @@ use crate::{
     limits,
     policy::{Policy, decision::Verdict, draft::Draft},
     snapshot::Snapshot,
-    trust::{Algorithm, Attestor, PublicKey, Purpose},
+    trust::{Algorithm, Attestor, PublicKey, Purpose, TrustedKey},
 };
 use survey::{Known, Survey};
 
@@ -101,13 +101,20 @@ fn given(files: &[PathBuf], policy: Option<&Policy>) -> Result<Vec<Attestor>, St
         for key in keys {
             let all: Vec<&Attestor> = policy.iter().flat_map(|policy| &policy.attestors).chain(&given).collect();
             let is_same = |other: &PublicKey| other.id == key.id && other.algorithm == key.algorithm;
-            if let Some(attestor) = all.iter().find(|attestor| attestor.keys.iter().any(is_same)) {
+            if let Some(attestor) = all.iter().find(|attestor| attestor.keys.iter().any(|known| is_same(&known.key))) {
                 warn!("pullgate: {} is a key of \"{}\" already", file.display(), attestor.name);
                 continue;
             }
             let name = name(file, key.algorithm, &|name| all.iter().any(|attestor| attestor.name == name));
-            let (may_sign, formats, annotations) = (vec![Purpose::Signature], Formats::ALL, Default::default());
-            given.push(Attestor { name, may_sign, keys: vec![key], formats, annotations });
+            given.push(Attestor {
+                name,
+                may_sign: vec![Purpose::Signature],
+                keys: vec![TrustedKey::always(key)],
+                identities: Vec::new(),
+                formats: Formats::ALL,
+                annotations: Default::default(),
+                repositories: Vec::new(),
+            });
         }
     }
     Ok(given)

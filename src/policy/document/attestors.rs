@@ -1,14 +1,14 @@
 //! Who may vouch, as the document says it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{ATTESTOR, Checker, KEY};
 use crate::{
     document::reader::{Fields, Value, unknown},
     evidence::Formats,
-    image::{Digest, sanitize},
+    image::{Digest, Repository, sanitize},
     limits,
-    trust::{Algorithm, Attestor, PublicKey, Purpose},
+    trust::{Algorithm, Attestor, Identity, PublicKey, Purpose, TrustedKey},
 };
 
 const FORMATS: &[&str] = &["simple-signing", "bundle", "attestation-tag"];
@@ -20,12 +20,16 @@ impl Checker<'_> {
         let may_sign = self.may_sign(&fields);
         let formats = self.formats(&fields, &may_sign);
         let keys = fields.get("keys").and_then(|keys| self.reader.list(keys)).unwrap_or_default();
-        let keys: Vec<PublicKey> = keys.iter().filter_map(|key| self.key(key)).collect();
+        let keys: Vec<TrustedKey> = keys.iter().filter_map(|key| self.key(key)).collect();
         for (at, key) in keys.iter().enumerate() {
-            if keys[..at].iter().any(|other| other.id == key.id) {
+            if keys[..at].iter().any(|other| other.key.id == key.key.id) {
                 self.reader.problem(fields.span(), "one of its keys is listed twice");
             }
         }
+        let identities =
+            fields.get("identities").and_then(|identities| self.reader.list(identities)).unwrap_or_default();
+        let identities: Vec<Identity> = identities.iter().filter_map(|identity| self.identity(identity)).collect();
+        let repositories = self.repositories(&fields, &may_sign, formats);
         let annotations: BTreeMap<String, String> = self
             .reader
             .map(fields.get("annotations"))
@@ -34,7 +38,7 @@ impl Checker<'_> {
             .collect();
         // A rule that names it is not told that there is no such attestor, whatever else is wrong.
         let name = name.unwrap_or_default();
-        let attestor = Attestor { name: name.clone(), may_sign, keys, formats, annotations };
+        let attestor = Attestor { name: name.clone(), may_sign, keys, identities, formats, annotations, repositories };
         self.content.push(Digest::of(format!("{attestor:?}").as_bytes()));
         self.by_name.entry(name).or_insert(self.attestors.len());
         self.attestors.push(attestor);
@@ -88,7 +92,24 @@ impl Checker<'_> {
         formats
     }
 
-    fn key(&mut self, key: &Value<'_>) -> Option<PublicKey> {
+    /// The repositories of which a signature must name one. Only a simple-signing payload names any.
+    fn repositories(&mut self, fields: &Fields<'_, '_>, may_sign: &[Purpose], formats: Formats) -> Vec<Repository> {
+        let Some(value) = fields.get("repositories") else { return Vec::new() };
+        let texts = self.reader.texts(Some(value));
+        if texts.is_empty() && value.get_ref().is_array() {
+            self.reader.problem(value.span(), "no repository counts: leave `repositories` out for whichever is named");
+        }
+        if !formats.simple_signing || !may_sign.contains(&Purpose::Signature) {
+            self.reader.problem(value.span(), "only a `signature` in the form `simple-signing` names a repository");
+        }
+        let read = |(text, span): (&str, Range<usize>)| {
+            let repository = text.parse::<Repository>();
+            repository.map_err(|why| self.reader.problem(span, why.to_string())).ok()
+        };
+        texts.into_iter().filter_map(read).collect()
+    }
+
+    fn key(&mut self, key: &Value<'_>) -> Option<TrustedKey> {
         let fields = self.reader.fields(key, KEY)?;
         let stated = self.reader.required(&fields, "algorithm")?;
         let name = self.reader.text(stated)?;
@@ -106,10 +127,24 @@ impl Checker<'_> {
             _ => (String::new(), Err("a key has either `file` or `pem`".to_owned())),
         };
         let read = pem.and_then(|pem| PublicKey::from_pem(&pem, algorithm).map_err(|e| e.to_string()));
+        let from = fields.get("from").and_then(|from| self.time(from));
+        let until = fields.get("until").and_then(|until| self.time(until));
+        if let (Some(from), Some(until), Some(at)) = (from, until, fields.get("until"))
+            && until <= from
+        {
+            self.reader.problem(at.span(), "a key is valid `until` later than `from`");
+        }
+        let root = fields.get("root").map(|root| (self.root_called(root), root.span()));
         match read {
             Ok(public) => {
+                if let Some((Some(_), span)) = &root
+                    && !public.is_usual()
+                {
+                    let name = algorithm.name();
+                    self.reader.problem(span.clone(), format!("no trust root can be asked about a key with {name}"));
+                }
                 self.seal.push_str(&public.id.hex());
-                Some(public)
+                Some(TrustedKey { key: public, from, until, root: root.and_then(|(root, _)| root) })
             }
             Err(why) => {
                 self.reader.problem(key.span(), format!("{source}{why}"));

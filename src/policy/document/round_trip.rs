@@ -5,6 +5,7 @@ use std::{
     sync::OnceLock,
 };
 
+use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 use sigstore_crypto::KeyPair;
 
@@ -15,7 +16,7 @@ use crate::{
         Exempt, Group, Member, Mode, Parts, Policy, Requirement, Rule,
         scope::{Account, NodeSelector, Pattern, TagPattern},
     },
-    trust::{Algorithm, Attestor, PublicKey, Purpose, testing},
+    trust::{Algorithm, Attestor, PublicKey, Purpose, TrustedKey, testing},
 };
 
 /// No two are the same, so that no two rules tie.
@@ -43,28 +44,36 @@ fn digest(number: usize) -> Digest {
 }
 
 fn attestors() -> impl Strategy<Value = Vec<Attestor>> {
-    let one = (1usize..4, any::<bool>(), any::<bool>(), option::of("[ -~é]{0,9}"));
-    vec(one, 4).prop_map(|drawn| {
-        let attestor =
-            |(at, (purposes, has_key, bundles, annotation)): (usize, (usize, bool, bool, Option<String>))| {
-                let all = [Purpose::Signature, Purpose::Predicate(PREDICATE.to_owned())];
-                let may_sign = all.into_iter().enumerate().filter(|(bit, _)| purposes >> bit & 1 == 1);
-                let formats = match bundles {
-                    true => Formats { simple_signing: false, bundle: true, attestation_tag: false },
-                    false => Formats::ALL,
-                };
-                Attestor {
-                    annotations: annotation.into_iter().map(|text| ("a.b c".to_owned(), text)).collect(),
-                    formats,
-                    ..testing::attestor(
-                        &format!("a{at}"),
-                        &may_sign.map(|(_, purpose)| purpose).collect::<Vec<_>>(),
-                        &has_key.then(|| &keys()[at]).into_iter().collect::<Vec<_>>(),
-                    )
-                }
-            };
-        drawn.into_iter().enumerate().map(attestor).collect()
-    })
+    let window = (option::of(0i64..9), option::of(10i64..19));
+    let one = (1usize..4, option::of(window), any::<bool>(), option::of("[ -~é]{0,9}"), any::<bool>());
+    vec(one, 4).prop_map(|drawn| drawn.into_iter().enumerate().map(|(at, drawn)| attestor(at, drawn)).collect())
+}
+
+type Window = (Option<i64>, Option<i64>);
+
+fn attestor(at: usize, drawn: (usize, Option<Window>, bool, Option<String>, bool)) -> Attestor {
+    let (purposes, window, bundles, annotation, named) = drawn;
+    let all = [Purpose::Signature, Purpose::Predicate(PREDICATE.to_owned())];
+    let may_sign: Vec<Purpose> =
+        all.into_iter().enumerate().filter(|(bit, _)| purposes >> bit & 1 == 1).map(|(_, purpose)| purpose).collect();
+    let formats = match bundles {
+        true => Formats { simple_signing: false, bundle: true, attestation_tag: false },
+        false => Formats::ALL,
+    };
+    let may_name = !bundles && may_sign.contains(&Purpose::Signature);
+    let keys: Vec<&KeyPair> = window.iter().map(|_| &keys()[at]).collect();
+    let mut attestor = testing::attestor(&format!("a{at}"), &may_sign, &keys);
+    for key in &mut attestor.keys {
+        let second = |second: i64| Timestamp::from_second(second).unwrap();
+        let (from, until) = window.unwrap_or_default();
+        (key.from, key.until) = (from.map(second), until.map(second));
+    }
+    Attestor {
+        annotations: annotation.into_iter().map(|text| ("a.b c".to_owned(), text)).collect(),
+        repositories: (named && may_name).then(|| "reg.io:5000/p/x".parse().unwrap()).into_iter().collect(),
+        formats,
+        ..attestor
+    }
 }
 
 /// Groups within each other, in which each attestor stands once at most.
@@ -162,7 +171,17 @@ fn policies() -> impl Strategy<Value = Policy> {
     (attestors(), rules("rule"), rules("floor"), exempt(), default).prop_map(|drawn| {
         let (attestors, rules, floors, exempt, default) = drawn;
         let default = Rule { nodes: NodeSelector::default(), namespaces: Vec::new(), accounts: Vec::new(), ..default };
-        Parts { file: String::new(), revision: String::new(), attestors, rules, floors, exempt, default }.into()
+        Parts {
+            file: String::new(),
+            revision: String::new(),
+            roots: Vec::new(),
+            attestors,
+            rules,
+            floors,
+            exempt,
+            default,
+        }
+        .into()
     })
 }
 
@@ -184,12 +203,21 @@ fn table(items: &BTreeMap<String, String>) -> String {
 fn written(policy: &Policy) -> String {
     let mut document = "schema = 1\n".to_owned();
     for attestor in &policy.attestors {
-        let Attestor { name, may_sign, keys, formats, annotations } = attestor;
-        let key = |key: &PublicKey| format!("{{ file = {}, algorithm = \"ecdsa-p256-sha256\" }}", text(key.id));
+        let Attestor { name, may_sign, keys, identities, formats, annotations, repositories } = attestor;
+        assert!(identities.is_empty());
+        let key = |TrustedKey { key, from, until, root: _ }: &TrustedKey| {
+            let times = [("from", from), ("until", until)];
+            let times = times.iter().filter_map(|(key, time)| Some(format!(", {key} = {}", text(time.as_ref()?))));
+            let times: String = times.collect();
+            format!("{{ file = {}, algorithm = \"ecdsa-p256-sha256\"{times} }}", text(key.id))
+        };
         document += &format!("[[attestor]]\nname = {}\nmay-sign = {}\n", text(name), list(may_sign, text));
         document += &format!("keys = {}\nannotations = {}\n", list(keys, key), table(annotations));
         if !formats.simple_signing {
             document += "formats = [\"bundle\"]\n";
+        }
+        if !repositories.is_empty() {
+            document += &format!("repositories = {}\n", list(repositories, text));
         }
     }
     for (kind, rules) in [("rule", &policy.rules), ("floor", &policy.floors)] {

@@ -5,8 +5,6 @@ use std::{
     ops::Range,
 };
 
-use jiff::Timestamp;
-
 use super::{AT_LEAST, Checker, DEFAULT, REQUIRE, RULE};
 use crate::{
     document::reader::{Fields, Value, meant, quoted},
@@ -332,7 +330,7 @@ impl Checker<'_> {
         let mut shared = BTreeSet::new();
         for attestor in group.attestors().iter().filter_map(|at| self.attestors.get(*at)) {
             for key in &attestor.keys {
-                if let Some(owner) = owners.insert(key.id, &attestor.name)
+                if let Some(owner) = owners.insert(key.key.id, &attestor.name)
                     && owner != attestor.name
                 {
                     shared
@@ -347,10 +345,7 @@ impl Checker<'_> {
 
     fn mode(&mut self, fields: &Fields<'_, '_>) -> Mode {
         let (mode, until) = (fields.get("mode"), fields.get("audit-until"));
-        let end = until.and_then(|value| {
-            let end = self.reader.text(value)?.parse::<Timestamp>();
-            end.map_err(|_| self.reader.problem(value.span(), "not a time like \"2027-01-31T00:00:00Z\"")).ok()
-        });
+        let end = until.and_then(|value| self.time(value));
         match mode.and_then(|mode| Some((mode, self.reader.text(mode)?))) {
             None | Some((_, "enforce")) => {
                 if let Some(until) = until {

@@ -165,7 +165,7 @@ fn a_key_that_came_with_an_image_counts_for_nothing() {
     let text =
         format!("schema = 1\n{}[default]\nrequire = \"deny\"", active.replace("name = \"\"", "name = \"found\""));
     let policy = Policy::parse("policy.toml", &text, &|_| Err("no file".to_owned()));
-    assert_eq!(policy.unwrap_or_else(|why| panic!("{why}\n{text}")).attestors[0].keys[0].id, key().id);
+    assert_eq!(policy.unwrap_or_else(|why| panic!("{why}\n{text}")).attestors[0].keys[0].key.id, key().id);
 }
 
 #[test]

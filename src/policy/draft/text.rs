@@ -13,7 +13,7 @@ use crate::{
     evidence::Formats,
     image::{Digest, sanitize},
     limits,
-    trust::{Attestor, PublicKey, Purpose},
+    trust::{Attestor, Demands, Identity, Matcher, Purpose, Signer, TrustRoot, TrustedKey},
     verify::Offered,
 };
 
@@ -33,9 +33,11 @@ pub(super) fn document(
     comment(&mut text, "It admits what is on the node, whoever brought that: look at each rule before it takes force.");
     text.push_str("schema = 1\n");
     let named: BTreeSet<&str> = repos.values().flat_map(|repo| repo.signers.iter().copied()).collect();
-    for attestor in attestors.iter().filter(|attestor| named.contains(attestor.name.as_str())) {
-        add_attestor(&mut text, attestor);
-    }
+    let named = attestors.iter().filter(|attestor| named.contains(attestor.name.as_str()));
+    let roots: BTreeMap<&str, &TrustRoot> =
+        named.clone().flat_map(|attestor| attestor.roots()).map(|root| (root.name.as_str(), &**root)).collect();
+    roots.values().for_each(|root| add_root(&mut text, root));
+    named.for_each(|attestor| add_attestor(&mut text, attestor));
     let mut names = BTreeSet::new();
     for (repository, repo) in repos {
         add_rule(&mut text, repository, repo, &mut names);
@@ -56,14 +58,17 @@ fn add_attestor(text: &mut String, attestor: &Attestor) {
         Purpose::Signature => quoted("signature"),
         Purpose::Predicate(uri) => quoted(uri),
     });
-    let keys = attestor.keys.iter().map(key);
-    let _ = writeln!(
-        text,
-        "\n[[attestor]]\nname = {}\nmay-sign = {}\nkeys = {}",
-        quoted(&attestor.name),
-        list(purposes),
-        list(keys)
-    );
+    let _ = writeln!(text, "\n[[attestor]]\nname = {}\nmay-sign = {}", quoted(&attestor.name), list(purposes));
+    if !attestor.keys.is_empty() || attestor.identities.is_empty() {
+        let _ = writeln!(text, "keys = {}", list(attestor.keys.iter().map(key)));
+    }
+    if !attestor.identities.is_empty() {
+        let _ = writeln!(text, "identities = {}", list(attestor.identities.iter().map(identity)));
+    }
+    if !attestor.repositories.is_empty() {
+        let repositories = attestor.repositories.iter().map(|repository| quoted(&repository.to_string()));
+        let _ = writeln!(text, "repositories = {}", list(repositories));
+    }
     if attestor.formats != Formats::ALL {
         let Formats { simple_signing, bundle, attestation_tag } = attestor.formats;
         let all = [("simple-signing", simple_signing), ("bundle", bundle), ("attestation-tag", attestation_tag)];
@@ -76,8 +81,50 @@ fn add_attestor(text: &mut String, attestor: &Attestor) {
     }
 }
 
-fn key(key: &PublicKey) -> String {
-    format!("{{ algorithm = {}, pem = {} }}", quoted(key.algorithm.name()), quoted(&key.to_pem()))
+fn add_root(text: &mut String, root: &TrustRoot) {
+    let Demands { logs, timestamps, insecure_ignore_sct } = root.demands;
+    let _ = writeln!(
+        text,
+        "\n[[trust-root]]\nname = {}\nfile = {}\nlogs = {logs}\ntimestamps = {timestamps}",
+        quoted(&root.name),
+        quoted(&root.file)
+    );
+    if insecure_ignore_sct {
+        text.push_str("insecure-ignore-sct = true\n");
+    }
+}
+
+fn key(trusted: &TrustedKey) -> String {
+    let TrustedKey { key, from, until, root } = trusted;
+    let mut fields = vec![("algorithm", quoted(key.algorithm.name())), ("pem", quoted(&key.to_pem()))];
+    fields.extend(from.map(|from| ("from", quoted(&from.to_string()))));
+    fields.extend(until.map(|until| ("until", quoted(&until.to_string()))));
+    fields.extend(root.as_ref().map(|root| ("root", quoted(&root.name))));
+    table(fields)
+}
+
+fn identity(identity: &Identity) -> String {
+    let matcher = |matcher: &Matcher| match matcher {
+        Matcher::Exact(text) => Some(quoted(text)),
+        Matcher::Pattern(_) => Some(format!("{{ pattern = {} }}", quoted(&matcher.to_string()))),
+        Matcher::Anything => None,
+    };
+    let whom = |name, insecure, whom: &Matcher| match matcher(whom) {
+        Some(text) => (name, text),
+        None => (insecure, "true".to_owned()),
+    };
+    let mut fields = vec![
+        ("root", quoted(&identity.root.name)),
+        whom("issuer", "insecure-any-issuer", &identity.issuer),
+        whom("subject", "insecure-any-subject", &identity.subject),
+    ];
+    fields.extend(identity.claims.iter().filter_map(|(claim, said)| Some((claim.name(), matcher(said)?))));
+    table(fields)
+}
+
+fn table(fields: Vec<(&str, String)>) -> String {
+    let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    format!("{{ {} }}", fields.join(", "))
 }
 
 fn add_rule(text: &mut String, repository: &str, repo: &Repo<'_>, names: &mut BTreeSet<String>) {
@@ -132,7 +179,15 @@ fn offered(text: &mut String, images: &[&Observed]) {
                 "Signed by the key {}, which came with the signature: anybody could have made it.\n\
                  Only if you know whose it is:\n[[attestor]]\nname = \"\"\nmay-sign = [\"signature\"]\nkeys = [{}]",
                 offered.id,
-                key(offered)
+                table(vec![("algorithm", quoted(offered.algorithm.name())), ("pem", quoted(&offered.to_pem()))])
+            ),
+            Offered::Identity(Signer::Key(_)) => continue,
+            Offered::Identity(Signer::Identity { subject, issuer }) => format!(
+                "Signed with a certificate for {} by {}, about which no trust root of the policy was asked.\n\
+                 Only if you know who that is:\n[[attestor]]\nname = \"\"\nmay-sign = [\"signature\"]\nidentities = [{}]",
+                quoted(subject),
+                quoted(issuer),
+                table(vec![("root", quoted("")), ("issuer", quoted(issuer)), ("subject", quoted(subject))])
             ),
         };
         if told.len() < OFFERED && told.insert(lines.clone()) {

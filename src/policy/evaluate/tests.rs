@@ -47,6 +47,7 @@ fn parts(count: usize) -> Parts {
     Parts {
         file: "policy.toml".into(),
         revision: "r1".into(),
+        roots: Vec::new(),
         attestors: attestors.into(),
         rules: vec![
             rule("prod", &["reg.io/prod/**"], Requirement::at_least(count, [0, 1, 2])),

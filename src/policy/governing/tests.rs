@@ -367,6 +367,7 @@ fn drawn_policy(drawn: &[(String, Option<String>, Option<String>)]) -> Policy {
     let mut parts = super::super::Parts {
         file: String::new(),
         revision: String::new(),
+        roots: Vec::new(),
         attestors: Vec::new(),
         rules: Vec::new(),
         floors: Vec::new(),
@@ -488,7 +489,7 @@ proptest! {
         floors.iter_mut().for_each(|floor| floor.tags.clear());
         rules.truncate(24);
         let parts = super::super::Parts {
-            file: String::new(), revision: String::new(), attestors: Vec::new(), rules, floors, exempt: Vec::new(), default,
+            file: String::new(), revision: String::new(), roots: Vec::new(), attestors: Vec::new(), rules, floors, exempt: Vec::new(), default,
         };
         let policy = Policy::from(parts);
         let labels: BTreeMap<String, String> = env.iter().map(|env| ("env".to_owned(), env.clone())).collect();

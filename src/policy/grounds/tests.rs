@@ -49,6 +49,7 @@ fn policy(attestors: usize, may_sign: &Purpose, needed: usize) -> Policy {
     Policy::from(Parts {
         file: "/etc/pullgate/policy.toml".into(),
         revision: "r1".into(),
+        roots: Vec::new(),
         attestors,
         rules: vec![rule(Requirement::at_least(needed, of))],
         floors: Vec::new(),
@@ -83,7 +84,7 @@ fn it_says_who_vouched_how_where_it_looked_and_what_does_not_count() {
     let vouching = met.vouched.as_ref().unwrap();
     assert_eq!(
         (met.attestor.as_str(), vouching.key),
-        (policy.attestors[1].name.as_str(), policy.attestors[1].keys[0].id)
+        (policy.attestors[1].name.as_str(), policy.attestors[1].keys[0].key.id)
     );
     assert_eq!((vouching.predicate.as_deref(), vouching.place.as_str()), (Some("https://x.example/p"), "test"));
     assert_eq!((missing.attestor.as_str(), &missing.vouched), (policy.attestors[0].name.as_str(), &None));
@@ -92,10 +93,7 @@ fn it_says_who_vouched_how_where_it_looked_and_what_does_not_count() {
     assert_eq!(told, [("reg.io/evidence", 0, true), ("", 3, false)]);
     assert_eq!(grounds.asked[1].gap.as_deref(), Some("it limits the rate of requests (429)"));
     let pieces: Vec<_> = grounds.uncounted.iter().map(|kind| (kind.what.as_str(), kind.pieces)).collect();
-    assert_eq!(
-        pieces,
-        [("signed by a key that the rule does not name", 2), ("signed by \"ci\", about another digest", 1)]
-    );
+    assert_eq!(pieces, [("signed by nobody whom the rule names", 2), ("signed by \"ci\", about another digest", 1)]);
     let kept = serde_json::to_string(&decision).unwrap();
     assert!(kept.len() < 1640, "{} bytes: {kept}", kept.len());
     assert_eq!(serde_json::from_str::<Decision>(&kept).unwrap(), decision);

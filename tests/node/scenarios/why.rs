@@ -46,7 +46,7 @@ pub fn explained(suite: Suite) -> Result<()> {
     expect::holds(why(&node, &[&id.to_lowercase()])? == story, || "lower case tells another story".to_owned())?;
     let other = why(&node, &[&other_id])?;
     says(&other, "PG102 untrusted-attestor")?;
-    says(&other, "1 piece signed by a key that the rule does not name")?;
+    says(&other, "1 piece signed by nobody whom the rule names")?;
     says(&other, ".sig: 1 piece")?;
     says(&why(&node, &["--last"])?, &by_other.digest())?;
     let value: Value = serde_json::from_str(&why(&node, &[&id, "-o", "json"])?)?;

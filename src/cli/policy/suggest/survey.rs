@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     policy::{Policy, draft::Observed},
     snapshot::Snapshot,
     trust::Attestor,
-    verify::{Offered, offered, verify},
+    verify::{Offered, Seen, offered, verify},
 };
 
 /// Keys that came with one image and are told of.
@@ -63,6 +64,7 @@ struct Asker {
     snapshot: Arc<Snapshot>,
     known: Arc<Known>,
     kept: Kept,
+    now: Timestamp,
 }
 
 impl Survey {
@@ -78,7 +80,7 @@ impl Survey {
                 return survey;
             }
         };
-        let asker = Arc::new(Asker { snapshot: snapshot.clone(), known, kept });
+        let asker = Arc::new(Asker { snapshot: snapshot.clone(), known, kept, now: Timestamp::now() });
         let total = subjects.len();
         let (mut waiting, mut asking) = (subjects.into_iter(), JoinSet::new());
         loop {
@@ -222,8 +224,8 @@ impl Asker {
 
     /// Looks for all evidence about `digest`, until everybody vouches.
     async fn ask(&self, observed: &mut Observed, digest: Digest, proven: bool) {
-        for found in self.kept.evidence(&digest).await {
-            if self.take(observed, &found, &digest) {
+        for (first, found) in self.kept.evidence(&digest).await {
+            if self.take(observed, &found, &digest, Some(first)) {
                 return;
             }
         }
@@ -237,7 +239,7 @@ impl Asker {
                 let mut stream = self.snapshot.registry.evidence(place, digest, Formats::ALL);
                 while let Some(item) = stream.items.recv().await {
                     match item {
-                        Ok(found) if self.take(observed, &found, &digest) => return,
+                        Ok(found) if self.take(observed, &found, &digest, None) => return,
                         Ok(_) => {}
                         Err(gap) => note(observed, format!("{}: {}", gap.place, gap.cause)),
                     }
@@ -250,10 +252,11 @@ impl Asker {
     }
 
     /// Adds `found`. Whether everybody vouches now.
-    fn take(&self, observed: &mut Observed, found: &Found, digest: &Digest) -> bool {
+    fn take(&self, observed: &mut Observed, found: &Found, digest: &Digest, first: Option<Timestamp>) -> bool {
         let attestors = self.known.all();
         let before = observed.vouched.len();
-        let vouched = verify(found, digest, &attestors).into_iter().filter_map(Result::ok);
+        let vouched =
+            verify(found, digest, &attestors, Seen { now: self.now, first }).into_iter().filter_map(Result::ok);
         observed.vouched.extend(vouched);
         if observed.vouched.len() == before
             && observed.offered.len() < OFFERED
@@ -272,8 +275,8 @@ impl Asker {
 /// Whether somebody has this key already, so that it is no news.
 fn is_known(attestors: &[&Attestor], offered: &Offered) -> bool {
     match offered {
-        Offered::Key(key) => attestors.iter().flat_map(|attestor| &attestor.keys).any(|known| known.id == key.id),
-        Offered::Hint(_) => false,
+        Offered::Key(key) => attestors.iter().flat_map(|attestor| &attestor.keys).any(|known| known.key.id == key.id),
+        Offered::Hint(_) | Offered::Identity(_) => false,
     }
 }
 

@@ -1,50 +1,12 @@
-//! Who may vouch for images: attestors, and the keys that speak for them. Pure.
+//! Public keys that sign in one fixed way. Which keys are weak, and which encodings say one key twice, is decided here.
 
-#![deny(clippy::disallowed_methods)]
-
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1, UnparsedPublicKey};
 use sigstore_crypto::{KeyAlgorithm, SigningScheme, VerificationKey, validate_raw_public_key};
 use sigstore_types::{DerPublicKey, SignatureBytes};
 
-use crate::{evidence::Formats, image::Digest};
-
-/// The predicate type of the statement that cosign 3 signs for "this image is signed".
-pub const COSIGN_SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
-
-/// A person or a pipeline whose word counts, for the purposes it is trusted for.
-#[derive(Debug)]
-pub struct Attestor {
-    /// Its name in the policy.
-    pub name: String,
-    /// What its keys may sign.
-    pub may_sign: Vec<Purpose>,
-    /// Its keys. An attestor without keys is never satisfied.
-    pub keys: Vec<PublicKey>,
-    /// The forms in which its signatures count, hence are asked for.
-    pub formats: Formats,
-    /// Annotations that a simple-signing payload must carry to count.
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// What a signature says about an image.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Purpose {
-    /// That the image is signed: a simple-signing payload, or a statement of [`COSIGN_SIGN`].
-    Signature,
-    /// What a statement with this predicate type says.
-    Predicate(String),
-}
-
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Signature => f.write_str("signature"),
-            Self::Predicate(uri) => f.write_str(uri),
-        }
-    }
-}
+use crate::image::Digest;
 
 macro_rules! algorithms {
     ($($variant:ident $name:literal $scheme:expr,)*) => {
@@ -158,6 +120,16 @@ impl PublicKey {
         self.der.to_pem().replace('\r', "")
     }
 
+    /// Whether it signs as keys of its kind usually do, which is what log entries are verified by.
+    pub fn is_usual(&self) -> bool {
+        self.algorithm.scheme().is_some_and(|scheme| scheme.key_algorithm().default_signing_scheme() == scheme)
+    }
+
+    /// The key's DER encoding (SubjectPublicKeyInfo).
+    pub(crate) fn der(&self) -> &DerPublicKey {
+        &self.der
+    }
+
     /// Whether `signature` is this key's signature over `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.verifier {
@@ -239,29 +211,6 @@ impl fmt::Debug for PublicKey {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! Keys and signatures made at test time.
-
-    use sigstore_crypto::KeyPair;
-
-    use super::*;
-
-    pub(crate) fn key() -> KeyPair {
-        KeyPair::generate_ecdsa_p256().unwrap()
-    }
-
-    pub(crate) fn pem(key: &KeyPair) -> String {
-        key.public_key_der().unwrap().to_pem()
-    }
-
-    pub(crate) fn attestor(name: &str, may_sign: &[Purpose], keys: &[&KeyPair]) -> Attestor {
-        let keys = keys.iter().map(|key| PublicKey::from_pem(&pem(key), Algorithm::EcdsaP256Sha256).unwrap());
-        let (name, may_sign, keys) = (name.into(), may_sign.to_vec(), keys.collect());
-        Attestor { name, may_sign, keys, formats: Formats::ALL, annotations: BTreeMap::new() }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use aws_lc_rs::{
         encoding::{AsDer, PublicKeyX509Der},
@@ -271,7 +220,8 @@ mod tests {
         },
     };
 
-    use super::{testing::*, *};
+    use super::*;
+    use crate::trust::testing::*;
 
     #[test]
     fn a_key_verifies_its_own_signature_and_no_other() {

@@ -1,0 +1,217 @@
+//! Trust roots: the authorities that vouch for signers and for times, as sigstore's `trusted_root.json` lists them
+//! (protobuf-specs, `sigstore_trustroot.proto`). Everything is in the file; nobody is asked.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use sigstore_crypto::parse_certificate_info;
+use sigstore_trust_root::{TrustedRoot, trusted_root::CertificateAuthority};
+use sigstore_types::TimeRange;
+use sigstore_verify::Verifier;
+
+use crate::{image::Digest, limits};
+
+/// The forms of the file that are read.
+const MEDIA_TYPES: [&str; 3] = [
+    "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+    "application/vnd.dev.sigstore.trustedroot.v0.1+json",
+    "application/vnd.dev.sigstore.trustedroot.v0.2+json",
+];
+
+/// How much the authorities of a root have to say about a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demands {
+    /// So many transparency logs must have the signature.
+    pub logs: usize,
+    /// So many timestamp authorities must have seen it (RFC 3161).
+    pub timestamps: usize,
+    /// Whether a certificate counts though no certificate transparency log has seen it.
+    pub insecure_ignore_sct: bool,
+}
+
+impl Default for Demands {
+    fn default() -> Self {
+        Self { logs: 1, timestamps: 0, insecure_ignore_sct: false }
+    }
+}
+
+/// Authorities that vouch for signers and times, and what they have to say before a signature counts.
+pub struct TrustRoot {
+    /// Its name in the policy.
+    pub name: String,
+    /// The file, as the policy names it.
+    pub file: String,
+    /// SHA-256 of the file and the demands: its identity.
+    pub id: Digest,
+    /// What is asked of its authorities.
+    pub demands: Demands,
+    /// Verifies under all authorities.
+    pub(crate) verifier: Verifier,
+    /// Each with one transparency log only, where several are asked for.
+    pub(crate) by_log: Vec<Verifier>,
+    /// Each with one timestamp authority only, where several are asked for.
+    pub(crate) by_timestamp: Vec<Verifier>,
+    counts: Counts,
+    ended: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    certificate_authorities: usize,
+    certificate_logs: usize,
+}
+
+/// Why a file is no trust root that could be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRoot(String);
+
+impl TrustRoot {
+    /// Reads `json`, the content of `file`, a `trusted_root.json`.
+    ///
+    /// A certificate authority vouches no longer than each certificate of its chain is valid, whatever `validFor` says.
+    ///
+    /// # Errors
+    /// When it cannot be read, has authorities that cannot be used, or fewer distinct ones than `demands` asks for: then no
+    /// signature could ever count.
+    pub fn parse(name: &str, file: &str, json: &str, demands: Demands) -> Result<Self, BadRoot> {
+        let mut root = TrustedRoot::from_json(json).map_err(|why| BadRoot(format!("not a trusted root: {why}")))?;
+        if !MEDIA_TYPES.contains(&root.media_type.as_str()) {
+            return Err(BadRoot(format!("its mediaType is none of {}", MEDIA_TYPES.join(", "))));
+        }
+        let authorities =
+            [root.tlogs.len(), root.certificate_authorities.len(), root.ctlogs.len(), root.timestamp_authorities.len()];
+        if authorities.iter().any(|count| *count > limits::TRUST_ROOT_AUTHORITIES) {
+            return Err(BadRoot(format!("more than {} authorities of one kind", limits::TRUST_ROOT_AUTHORITIES)));
+        }
+        root.certificate_authorities.iter_mut().try_for_each(narrow)?;
+        let by_log = partitions(
+            &root,
+            &root.tlogs,
+            |log| log.public_key.raw_bytes.as_bytes().to_vec(),
+            |root, logs| {
+                root.tlogs = logs;
+            },
+        );
+        let by_timestamp = partitions(&root, &root.timestamp_authorities, organisation, |root, authorities| {
+            root.timestamp_authorities = authorities;
+        });
+        for (what, found, asked) in
+            [("transparency log", &by_log, demands.logs), ("timestamp authority", &by_timestamp, demands.timestamps)]
+        {
+            if found.len() < asked {
+                let found = found.len();
+                return Err(BadRoot(format!("{asked} of its kind are asked for, and it has {found}: {what}")));
+            }
+        }
+        if demands.logs == 0 && demands.timestamps == 0 {
+            let why = "nobody is asked when something was signed: `logs` or `timestamps` has to be 1 or more";
+            return Err(BadRoot(why.to_owned()));
+        }
+        let verifier =
+            |root: &TrustedRoot| Verifier::new(root).map_err(|why| BadRoot(format!("cannot be used: {why}")));
+        let several = |asked: usize, roots: Vec<TrustedRoot>| match asked {
+            0 | 1 => Ok(Vec::new()),
+            _ => roots.iter().map(verifier).collect::<Result<_, _>>(),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            id: Digest::of(format!("{demands:?}\n{json}").as_bytes()),
+            demands,
+            verifier: verifier(&root)?,
+            by_log: several(demands.logs, by_log)?,
+            by_timestamp: several(demands.timestamps, by_timestamp)?,
+            counts: Counts {
+                certificate_authorities: root.certificate_authorities.len(),
+                certificate_logs: root.ctlogs.len(),
+            },
+            ended: ended(&root, demands),
+        })
+    }
+
+    /// Why no certificate could count under it, if that is so.
+    pub fn without_certificates(&self) -> Option<&'static str> {
+        match self.counts {
+            Counts { certificate_authorities: 0, .. } => Some("it has no certificate authority"),
+            Counts { certificate_logs: 0, .. } if !self.demands.insecure_ignore_sct => Some(
+                "it has no certificate transparency log, so no certificate would count: add one, or write \
+                 `insecure-ignore-sct = true`",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Since when nothing that is signed could count any more, if that is known: an authority of each kind has to vouch.
+    pub fn ended(&self) -> Option<Timestamp> {
+        self.ended
+    }
+}
+
+/// Two roots are told apart by all that is in them.
+impl fmt::Debug for TrustRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.id)
+    }
+}
+
+/// `root` with the authorities of one kind that are one and the same, for each that there is.
+fn partitions<T: Clone, K: PartialEq>(
+    root: &TrustedRoot,
+    authorities: &[T],
+    identity: impl Fn(&T) -> K,
+    set: impl Fn(&mut TrustedRoot, Vec<T>),
+) -> Vec<TrustedRoot> {
+    let mut groups: Vec<(K, Vec<T>)> = Vec::new();
+    for authority in authorities {
+        let key = identity(authority);
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(authority.clone()),
+            None => groups.push((key, vec![authority.clone()])),
+        }
+    }
+    let with = |group| {
+        let mut part = root.clone();
+        set(&mut part, group);
+        part
+    };
+    groups.into_iter().map(|(_, group)| with(group)).collect()
+}
+
+/// What makes two timestamp authorities one: the certificate that their chains end in.
+fn organisation(authority: &sigstore_trust_root::trusted_root::TimestampAuthority) -> Vec<u8> {
+    authority.cert_chain.certificates.last().map(|last| last.raw_bytes.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// Ends the time of `authority` where one of its certificates does. Each of them may end a chain, and the end of a chain
+/// is not asked whether it is valid.
+fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
+    for certificate in &authority.cert_chain.certificates {
+        let read = parse_certificate_info(&certificate.raw_bytes)
+            .map_err(|why| BadRoot(format!("a certificate of {} cannot be read: {why}", authority.uri)))?;
+        let window = authority.valid_for.unwrap_or(TimeRange::new(read.not_before, None));
+        let end = window.end.map_or(read.not_after, |end| end.min(read.not_after));
+        authority.valid_for = Some(TimeRange::new(window.start.max(read.not_before), Some(end)));
+    }
+    match authority.valid_for {
+        Some(TimeRange { start, end: Some(end), .. }) if end < start => {
+            Err(BadRoot(format!("the certificates of {} are never valid together", authority.uri)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When the last authority ends of a kind that is needed.
+fn ended(root: &TrustedRoot, demands: Demands) -> Option<Timestamp> {
+    fn last<'a>(windows: impl Iterator<Item = &'a Option<TimeRange>>) -> Option<Timestamp> {
+        // One that does not end, or says nothing, outlives all others.
+        windows
+            .map(|window| window.and_then(|window| window.end))
+            .try_fold(None, |last, end| end.map(|end| last.max(Some(end))))?
+    }
+    let certificates = last(root.certificate_authorities.iter().map(|authority| &authority.valid_for));
+    let logs = last(root.tlogs.iter().map(|log| &log.public_key.valid_for)).filter(|_| demands.logs > 0);
+    let timestamps = last(root.timestamp_authorities.iter().map(|authority| &authority.valid_for));
+    let timestamps = timestamps.filter(|_| demands.timestamps > 0);
+    [certificates, logs, timestamps].into_iter().flatten().min()
+}

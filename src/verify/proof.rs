@@ -1,0 +1,148 @@
+//! What a trust root proves of a signature: who made it, and when. The sigstore verifier does the work, offline; here is
+//! what it leaves to its callers: bounds, thresholds, and that every log entry proves something.
+
+use jiff::Timestamp;
+use sigstore_types::{Artifact, Bundle, DerPublicKey};
+use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
+
+use crate::{
+    limits,
+    trust::{Algorithm, Certified, PublicKey, TrustRoot},
+};
+
+/// Whom a certificate names, and when it was used.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// What the certificate says.
+    pub certified: Certified,
+    /// Every time at which an authority saw the signature. Never empty.
+    pub times: Vec<Timestamp>,
+}
+
+/// Proves under `root` who signed `artifact`: by the certificate in `bundle`, which was valid at every time that an authority
+/// saw the signature, as many of them as the root's demands say.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>) -> Result<Proven, String> {
+    let mut policy = VerificationPolicy::any_identity();
+    if root.demands.logs == 0 {
+        policy = policy.skip_tlog_unsafe();
+    }
+    if root.demands.insecure_ignore_sct {
+        policy = policy.skip_sct();
+    }
+    let result = under(root, bundle, artifact, &policy)?;
+    let certificate = result.certificate().filter(|_| result.certificate_verified());
+    let certificate = certificate.ok_or("there is no certificate")?;
+    is_strong(&certificate.public_key)?;
+    let certified = Certified::by(certificate).ok_or("its certificate names no subject, or no issuer")?;
+    match result.verified_timestamps() {
+        [] => Err("no authority saw when it was signed".to_owned()),
+        times => Ok(Proven { certified, times: times.to_vec() }),
+    }
+}
+
+/// Proves under `root` that its authorities saw that `key` signed `artifact`, and returns when; empty where none of them
+/// tells a time.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn by_key(
+    root: &TrustRoot,
+    bundle: &Bundle,
+    artifact: Artifact<'_>,
+    key: &PublicKey,
+) -> Result<Vec<Timestamp>, String> {
+    let mut policy = PublicKeyVerificationPolicy::new(key.der().clone());
+    if root.demands.logs == 0 {
+        policy = policy.skip_tlog_unsafe();
+    }
+    Ok(under(root, bundle, artifact, &policy)?.verified_timestamps().to_vec())
+}
+
+fn under(
+    root: &TrustRoot,
+    bundle: &Bundle,
+    artifact: Artifact<'_>,
+    policy: &dyn Policy,
+) -> Result<sigstore_verify::VerificationResult, String> {
+    within_bounds(bundle)?;
+    let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
+    let result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
+    let material = &bundle.verification_material;
+    let timestamps = &material.timestamp_verification_data.rfc3161_timestamps;
+    // What is there has verified: where one authority is asked for, one is enough.
+    for (what, asked, found) in [
+        ("transparency logs", root.demands.logs, material.tlog_entries.len()),
+        ("timestamp authorities", root.demands.timestamps, timestamps.len()),
+    ] {
+        if found < asked {
+            return Err(format!("{asked} {what} are asked for, and it has been seen by {found}"));
+        }
+    }
+    let distinct = |verifiers: &[Verifier], parts: &[Bundle]| {
+        verifiers.iter().filter(|one| parts.iter().any(|part| verify(one, part).is_ok())).count()
+    };
+    let entries = (0..material.tlog_entries.len()).map(|at| {
+        let mut part = bundle.clone();
+        part.verification_material.tlog_entries = vec![material.tlog_entries[at].clone()];
+        part
+    });
+    let stamped = (0..timestamps.len()).map(|at| {
+        let mut part = bundle.clone();
+        part.verification_material.timestamp_verification_data.rfc3161_timestamps = vec![timestamps[at].clone()];
+        part
+    });
+    if root.demands.logs > 1 {
+        let found = distinct(&root.by_log, &entries.collect::<Vec<_>>());
+        if found < root.demands.logs {
+            return Err(format!("{} transparency logs are asked for, and {found} have it", root.demands.logs));
+        }
+    }
+    if root.demands.timestamps > 1 {
+        let found = distinct(&root.by_timestamp, &stamped.collect::<Vec<_>>());
+        if found < root.demands.timestamps {
+            return Err(format!("{} timestamp authorities are asked for, and {found} saw it", root.demands.timestamps));
+        }
+    }
+    Ok(result)
+}
+
+/// Refuses what would take long to verify, and entries that prove nothing.
+fn within_bounds(bundle: &Bundle) -> Result<(), String> {
+    use sigstore_types::bundle::VerificationMaterialContent::X509CertificateChain;
+    let material = &bundle.verification_material;
+    let entries = &material.tlog_entries;
+    let timestamps = material.timestamp_verification_data.rfc3161_timestamps.len();
+    let certificates = match &material.content {
+        X509CertificateChain { certificates } => certificates.len(),
+        _ => 0,
+    };
+    let hashes =
+        entries.iter().filter_map(|entry| entry.inclusion_proof.as_ref()).map(|proof| proof.hashes.len()).max();
+    for (what, found, most) in [
+        ("log entries", entries.len(), limits::BUNDLE_LOG_ENTRIES),
+        ("timestamps", timestamps, limits::BUNDLE_TIMESTAMPS),
+        ("certificates", certificates, limits::BUNDLE_CERTIFICATES),
+        ("hashes in a proof", hashes.unwrap_or_default(), limits::BUNDLE_PROOF_HASHES),
+    ] {
+        if found > most {
+            return Err(format!("{found} {what}, more than {most}"));
+        }
+    }
+    match entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
+        true => Ok(()),
+        false => Err("a log entry with neither proof nor promise".to_owned()),
+    }
+}
+
+/// Refuses keys of certificates that a policy could not name either.
+fn is_strong(key: &DerPublicKey) -> Result<(), String> {
+    let pem = key.to_pem();
+    let read = |(_, algorithm): &(_, Algorithm)| PublicKey::from_pem(&pem, *algorithm);
+    match Algorithm::ALL.iter().any(|known| read(known).is_ok()) {
+        true => Ok(()),
+        false => Err("the key in its certificate is of a kind that does not count".to_owned()),
+    }
+}
