@@ -30,8 +30,7 @@ impl Signing {
         }
         let stamps = self.stamp(&signed.signature);
         if !stamps.is_empty() {
-            let stamps: Vec<Value> =
-                stamps.iter().map(|stamp| json!({ "signedTimestamp": base64(stamp) })).collect();
+            let stamps: Vec<Value> = stamps.iter().map(|stamp| json!({ "signedTimestamp": base64(stamp) })).collect();
             material["timestampVerificationData"] = json!({ "rfc3161Timestamps": stamps });
         }
         let mut bundle = json!({ "mediaType": self.version.media_type(), "verificationMaterial": material });

@@ -74,9 +74,7 @@ impl Log {
     /// Rekor v1: RFC 6962's. Rekor v2: that of a signed note, not cut off (C2SP signed-note, "Signatures").
     pub(crate) fn id(&self) -> [u8; 32] {
         match self.key.algorithm() {
-            Algorithm::Ed25519 => {
-                Sha256::digest([self.name.as_bytes(), b"\n\x01", &self.key.raw()].concat()).into()
-            }
+            Algorithm::Ed25519 => Sha256::digest([self.name.as_bytes(), b"\n\x01", &self.key.raw()].concat()).into(),
             _ => self.key.id(),
         }
     }
@@ -97,26 +95,18 @@ impl Log {
     }
 }
 
-/// An entry to be made. Everything may be changed before.
+/// An entry to be made. Each method says what differs from the right one.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    pub(crate) log: Log,
-    /// `None` is the form that current clients use for the content.
-    pub(crate) kind: Option<Kind>,
-    /// Seconds from the signing to the time that the log gives it; Rekor v1 only.
-    pub(crate) integrated: i64,
-    /// Its place in the tree.
-    pub(crate) index: u64,
-    /// Entries in the tree.
-    pub(crate) size: u64,
-    /// Whether there is a SignedEntryTimestamp.
-    pub(crate) promise: bool,
-    /// Whether there is a proof of inclusion, with a checkpoint.
-    pub(crate) proof: bool,
-    /// Who signs the checkpoint.
-    pub(crate) checkpoint_by: Log,
-    /// The root to say and sign, in place of the tree's.
-    pub(crate) root: Option<[u8; 32]>,
+    log: Log,
+    kind: Option<Kind>,
+    integrated: i64,
+    index: u64,
+    size: u64,
+    promise: bool,
+    proof: bool,
+    checkpoint_by: Log,
+    root: Option<[u8; 32]>,
     edit: Option<Arc<dyn Fn(&mut Value) + Send + Sync>>,
 }
 
@@ -127,6 +117,7 @@ impl Entry {
         self
     }
 
+    /// In this form, in place of the one that current clients use for the content.
     pub(crate) fn kind(self, kind: Kind) -> Self {
         Self { kind: Some(kind), ..self }
     }
@@ -136,17 +127,29 @@ impl Entry {
         Self { index, size, ..self }
     }
 
-    /// At so many seconds after the signing.
+    /// At so many seconds after the signing; Rekor v1 only.
     pub(crate) fn integrated(self, integrated: i64) -> Self {
         Self { integrated, ..self }
     }
 
+    /// Without a SignedEntryTimestamp.
     pub(crate) fn without_promise(self) -> Self {
         Self { promise: false, ..self }
     }
 
+    /// Without a proof of inclusion and a checkpoint.
     pub(crate) fn without_proof(self) -> Self {
         Self { proof: false, ..self }
+    }
+
+    /// With a checkpoint that another log signs in its own name.
+    pub(crate) fn checkpoint_by(self, log: &Log) -> Self {
+        Self { checkpoint_by: log.clone(), ..self }
+    }
+
+    /// In a tree that is said, and signed, to have this root.
+    pub(crate) fn under(self, root: [u8; 32]) -> Self {
+        Self { root: Some(root), ..self }
     }
 
     /// Logs what was signed at `at`.

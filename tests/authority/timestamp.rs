@@ -3,9 +3,7 @@
 use cms::{
     cert::{CertificateChoices, IssuerAndSerialNumber},
     content_info::{CmsVersion, ContentInfo},
-    signed_data::{
-        CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
-    },
+    signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos},
 };
 use der::{
     Any, Decode, Encode, Sequence,
@@ -57,16 +55,13 @@ impl Tsa {
     }
 }
 
-/// A timestamp to be made. Everything may be changed before.
+/// A timestamp to be made. Each method says what differs from the right one.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
-    pub(crate) tsa: Tsa,
-    /// Seconds from the signing to it.
-    pub(crate) after: i64,
-    /// Whether the certificate that stamps is in it.
-    pub(crate) certificate: bool,
-    /// What is stamped, in place of the signature.
-    pub(crate) of: Option<Vec<u8>>,
+    tsa: Tsa,
+    after: i64,
+    certificate: bool,
+    of: Option<Vec<u8>>,
 }
 
 impl Stamp {
@@ -75,11 +70,12 @@ impl Stamp {
         Self { after, ..self }
     }
 
+    /// Without the certificate of who stamps.
     pub(crate) fn without_certificate(self) -> Self {
         Self { certificate: false, ..self }
     }
 
-    /// Stamps other bytes.
+    /// Of other bytes than the signature.
     pub(crate) fn of(self, bytes: &[u8]) -> Self {
         Self { of: Some(bytes.to_vec()), ..self }
     }
