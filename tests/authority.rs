@@ -161,7 +161,8 @@ fn an_intermediate_is_what_it_is_asked_to_be() {
         verify_as(&root.to_string(), &bundle.to_string(), IMAGE, &policy)
     };
     assert_eq!(verify(|_| {}), Ok(()));
-    let cases: [(fn(&mut Description), &str); 4] = [
+    type Case = (fn(&mut Description), &'static str);
+    let cases: [Case; 4] = [
         (|description| description.not_after = instant("2026-02-01T00:00:00Z"), "CertExpired"),
         (|description| description.not_before = instant("2026-04-01T00:00:00Z"), "CertNotValidYet"),
         (|description| description.ca = None, "EndEntityUsedAsCa"),
@@ -170,6 +171,17 @@ fn an_intermediate_is_what_it_is_asked_to_be() {
     for (change, why) in cases {
         let refusal = verify(change).unwrap_err();
         assert!(refusal.contains(why), "{refusal}, not {why}");
+    }
+}
+
+#[test]
+fn dates_before_2050_have_two_digits_of_the_year() {
+    // The promises in a certificate are about its encoding: cosign encodes it anew, and so by RFC 5280 section 4.1.2.5.
+    let Authority { fulcio, tsa, .. } = Authority::new("acme");
+    for certified in [&fulcio.root, &fulcio.intermediate, &tsa.root, &tsa.signer] {
+        let validity = &certified.certificate.tbs_certificate.validity;
+        let times = [validity.not_before, validity.not_after];
+        assert!(times.iter().all(|time| matches!(time, x509_cert::time::Time::UtcTime(_))), "{times:?}");
     }
 }
 
@@ -315,4 +327,33 @@ fn layers_of_the_older_layout_say_the_same() {
     let managed = signing.managed(&Key::new(Algorithm::Ed25519)).unlogged().signature_layer("r");
     let names: Vec<_> = managed.annotations.keys().map(|name| name.rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["signature", "rfc3161timestamp"]);
+}
+
+#[test]
+fn a_layout_has_every_blob_that_its_manifests_name() {
+    let authority = Authority::new("acme");
+    let image = Artifact::tagged(&[]);
+    let signing = authority.sign(image.digest());
+    let tagged = Artifact::tagged(&[signing.signature_layer("r/acme/app"), signing.attestation_layer()]);
+    let referrer = Artifact::referrer(&image.manifest, Version::V03.media_type(), &signing.json(), COSIGN_SIGN);
+    let folder = tempfile::tempdir().unwrap();
+    write_layout(folder.path(), &[(&image, json!({})), (&tagged, json!({ "a": "b" })), (&referrer, json!({}))]);
+    let read = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
+    let blob = |descriptor: &Value| {
+        let bytes = read(&descriptor["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/"));
+        let digest = format!("sha256:{}", hex::encode(sigstore_crypto::sha256(&bytes)));
+        assert_eq!((json!(digest), json!(bytes.len())), (descriptor["digest"].clone(), descriptor["size"].clone()));
+        bytes
+    };
+    let index: Value = serde_json::from_slice(&read("index.json")).unwrap();
+    let manifests: Vec<Value> = index["manifests"].as_array().unwrap().clone();
+    assert_eq!((manifests.len(), &manifests[1]["annotations"]["a"]), (3, &json!("b")));
+    for manifest in &manifests {
+        let manifest: Value = serde_json::from_slice(&blob(manifest)).unwrap();
+        for descriptor in manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]) {
+            blob(descriptor);
+        }
+    }
+    let manifest: Value = serde_json::from_slice(&blob(&manifests[2])).unwrap();
+    assert_eq!(manifest["subject"]["digest"], json!(image.digest()));
 }

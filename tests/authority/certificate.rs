@@ -2,7 +2,7 @@
 
 use der::{
     Any, Encode,
-    asn1::{BitString, Ia5String, ObjectIdentifier, OctetString},
+    asn1::{BitString, Ia5String, ObjectIdentifier, OctetString, UtcTime},
 };
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -191,6 +191,8 @@ fn identifier(key: &Key) -> OctetString {
     OctetString::new(&Sha256::digest(key.raw())[..20]).unwrap()
 }
 
-fn time(at: Timestamp) -> Time {
-    std::time::SystemTime::from(at).try_into().unwrap()
+/// UTCTime, which RFC 5280 section 4.1.2.5 wants before 2050. A verifier that encodes the certificate anew, to look at
+/// the promises in it, writes no other.
+pub(super) fn time(at: Timestamp) -> Time {
+    UtcTime::from_system_time(at.into()).unwrap().into()
 }

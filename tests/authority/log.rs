@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     Dsse,
     /// intoto 0.0.2: envelopes, as older clients log them.
     Intoto,
-    /// hashedrekord 0.0.2: messages, and the pre-authentication encoding of envelopes.
+    /// hashedrekord 0.0.2: messages, and the pre-authentication encoding of envelopes; by SHA-256, hence P-256.
     HashedRekord2,
 }
 
@@ -95,6 +95,8 @@ impl Log {
     }
 }
 
+type Edit = Arc<dyn Fn(&mut Value) + Send + Sync>;
+
 /// An entry to be made. Each method says what differs from the right one.
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -107,7 +109,7 @@ pub(crate) struct Entry {
     proof: bool,
     checkpoint_by: Log,
     root: Option<[u8; 32]>,
-    edit: Option<Arc<dyn Fn(&mut Value) + Send + Sync>>,
+    edit: Option<Edit>,
 }
 
 impl Entry {
@@ -154,11 +156,12 @@ impl Entry {
 
     /// Logs what was signed at `at`.
     pub(super) fn make(&self, signed: &Signed, at: Timestamp) -> Logged {
-        let kind = self.kind.unwrap_or_else(|| match (self.log.generation, &signed.envelope) {
+        let usual = match (self.log.generation, &signed.envelope) {
             (Generation::Two, _) => Kind::HashedRekord2,
             (Generation::One, Some(_)) => Kind::Dsse,
             (Generation::One, None) => Kind::HashedRekord,
-        });
+        };
+        let kind = self.kind.unwrap_or(usual);
         let mut body = kind.body(signed);
         if let Some(edit) = &self.edit {
             edit(&mut body);
@@ -267,6 +270,9 @@ impl Kind {
                 },
                 "hash": hash(envelope().json.as_bytes()), "payloadHash": hash(envelope().payload.as_bytes()),
             } }),
+            Self::HashedRekord2 if signed.signer.key().algorithm() != Algorithm::P256 => {
+                panic!("{:?} does not sign a SHA-256", signed.signer.key())
+            }
             Self::HashedRekord2 => json!({ "hashedRekordV002": {
                 "data": { "algorithm": "SHA2_256", "digest": base64(signed.sha256) },
                 "signature": { "content": signature, "verifier": signed.signer.verifier() },

@@ -22,6 +22,7 @@ mod fulcio;
 mod identity;
 mod key;
 mod layers;
+mod layout;
 mod log;
 mod merkle;
 mod root;
@@ -39,6 +40,7 @@ pub(crate) use self::{
     fulcio::{CtLog, Fulcio, Leaf},
     key::{Algorithm, Key},
     layers::{Artifact, Layer},
+    layout::write_layout,
     log::{Entry, Kind, Log},
     root::{Window, trusted_root},
     signing::{COSIGN_SIGN, Signing, TIME, Version, WORKFLOW},

@@ -236,6 +236,13 @@ pub(super) enum Signer {
 }
 
 impl Signer {
+    pub(super) fn key(&self) -> &Key {
+        match self {
+            Self::Key(key) => key,
+            Self::Certificate(leaf, _) => &leaf.key,
+        }
+    }
+
     /// The key or the certificate.
     pub(super) fn pem(&self) -> String {
         match self {

@@ -15,7 +15,7 @@ use x509_cert::{attr::Attribute, spki::AlgorithmIdentifierOwned};
 
 use super::{
     Algorithm, Key, Window,
-    certificate::{Certified, Description, TIME_STAMPING},
+    certificate::{Certified, Description, TIME_STAMPING, time},
 };
 
 const SIGNED_DATA: &str = "1.2.840.113549.1.7.2";
@@ -82,29 +82,27 @@ impl Stamp {
 
     /// The TimeStampResp for `bytes`, which were signed at `at`.
     pub(super) fn make(&self, bytes: &[u8], at: Timestamp) -> Vec<u8> {
-        let time = std::time::SystemTime::from(at + self.after.seconds());
-        let time = GeneralizedTime::from_system_time(time).unwrap();
+        let at = at + self.after.seconds();
         let imprint = OctetString::new(Sha256::digest(self.of.as_deref().unwrap_or(bytes)).to_vec()).unwrap();
         let statement = TstInfo {
             version: 1,
             policy: oid("1.3.6.1.4.1.57264.2"),
             imprint: MessageImprint { algorithm: sha256(), digest: imprint },
             serial: Int::new(&[1]).unwrap(),
-            time,
+            time: GeneralizedTime::from_system_time(at.into()).unwrap(),
             nonce: Some(Int::new(&[7]).unwrap()),
         };
-        let token = self.token(&statement.to_der().unwrap(), time);
+        let token = self.token(&statement.to_der().unwrap(), at);
         Response { status: Status { granted: 0 }, token: Any::encode_from(&token).unwrap() }.to_der().unwrap()
     }
 
     /// The CMS SignedData over `statement` (RFC 5652 section 5).
-    fn token(&self, statement: &[u8], time: GeneralizedTime) -> ContentInfo {
+    fn token(&self, statement: &[u8], at: Timestamp) -> ContentInfo {
         let signer = &self.tsa.signer;
         let certificate = EssCertId { hash: OctetString::new(Sha256::digest(signer.der()).to_vec()).unwrap() };
         let attributes = SetOfVec::try_from(vec![
             attribute(CONTENT_TYPE, &oid(TST_INFO)),
-            // Two digits of the year, as RFC 5652 section 11.3 wants it before 2050.
-            attribute(SIGNING_TIME, &x509_cert::time::Time::try_from(time.to_system_time()).unwrap()),
+            attribute(SIGNING_TIME, &time(at)),
             attribute(MESSAGE_DIGEST, &OctetString::new(Sha256::digest(statement).to_vec()).unwrap()),
             attribute(SIGNING_CERTIFICATE, &SigningCertificateV2 { certificates: vec![certificate] }),
         ])
