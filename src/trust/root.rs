@@ -5,9 +5,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 use sigstore_crypto::parse_certificate_info;
-use sigstore_trust_root::{TrustedRoot, trusted_root::CertificateAuthority};
+use sigstore_trust_root::{
+    TrustedRoot,
+    trusted_root::{CertificateAuthority, TimestampAuthority, TransparencyLog},
+};
 use sigstore_types::TimeRange;
 use sigstore_verify::Verifier;
+use x509_cert::{Certificate, der::Decode, ext::pkix::BasicConstraints};
 
 use crate::{image::Digest, limits};
 
@@ -47,18 +51,12 @@ pub struct TrustRoot {
     pub demands: Demands,
     /// Verifies under all authorities.
     pub(crate) verifier: Verifier,
+    read: TrustedRoot,
     /// Each with one transparency log only, where several are asked for.
     pub(crate) by_log: Vec<Verifier>,
     /// Each with one timestamp authority only, where several are asked for.
     pub(crate) by_timestamp: Vec<Verifier>,
-    counts: Counts,
     ended: Option<Timestamp>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
-    certificate_authorities: usize,
-    certificate_logs: usize,
 }
 
 /// Why a file is no trust root that could be used.
@@ -122,24 +120,34 @@ impl TrustRoot {
             verifier: verifier(&root)?,
             by_log: several(demands.logs, by_log)?,
             by_timestamp: several(demands.timestamps, by_timestamp)?,
-            counts: Counts {
-                certificate_authorities: root.certificate_authorities.len(),
-                certificate_logs: root.ctlogs.len(),
-            },
             ended: ended(&root, demands),
+            read: root,
         })
     }
 
     /// Why no certificate could count under it, if that is so.
     pub fn without_certificates(&self) -> Option<&'static str> {
-        match self.counts {
-            Counts { certificate_authorities: 0, .. } => Some("it has no certificate authority"),
-            Counts { certificate_logs: 0, .. } if !self.demands.insecure_ignore_sct => Some(
-                "it has no certificate transparency log, so no certificate would count: add one, or write \
-                 `insecure-ignore-sct = true`",
-            ),
-            _ => None,
+        if self.read.certificate_authorities.is_empty() {
+            return Some("it has no certificate authority");
         }
+        (self.read.ctlogs.is_empty() && !self.demands.insecure_ignore_sct).then_some(
+            "it has no certificate transparency log, so no certificate would count: add one, or write \
+             `insecure-ignore-sct = true`",
+        )
+    }
+
+    /// Verifies under those logs only that were valid at all of `times`; none where all of them were. An entry that tells no
+    /// time of its own is not held against its log's otherwise.
+    pub(crate) fn with_logs_at(&self, times: &[Timestamp]) -> Option<Result<Verifier, String>> {
+        let is_valid = |log: &TransparencyLog| {
+            log.public_key.valid_for.is_none_or(|window| times.iter().all(|time| window.contains(*time)))
+        };
+        if self.read.tlogs.iter().all(is_valid) {
+            return None;
+        }
+        let mut root = self.read.clone();
+        root.tlogs.retain(is_valid);
+        Some(Verifier::new(&root).map_err(|why| why.to_string()))
     }
 
     /// Since when nothing that is signed could count any more, if that is known: an authority of each kind has to vouch.
@@ -155,7 +163,7 @@ impl fmt::Debug for TrustRoot {
     }
 }
 
-/// `root` with the authorities of one kind that are one and the same, for each that there is.
+/// `root` with the authorities of one kind that are one and the same by their `identity`, once for each identity.
 fn partitions<T: Clone, K: PartialEq>(
     root: &TrustedRoot,
     authorities: &[T],
@@ -179,7 +187,7 @@ fn partitions<T: Clone, K: PartialEq>(
 }
 
 /// What makes two timestamp authorities one: the certificate that their chains end in.
-fn organisation(authority: &sigstore_trust_root::trusted_root::TimestampAuthority) -> Vec<u8> {
+fn organisation(authority: &TimestampAuthority) -> Vec<u8> {
     authority.cert_chain.certificates.last().map(|last| last.raw_bytes.as_bytes().to_vec()).unwrap_or_default()
 }
 
@@ -187,8 +195,12 @@ fn organisation(authority: &sigstore_trust_root::trusted_root::TimestampAuthorit
 /// is not asked whether it is valid.
 fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
     for certificate in &authority.cert_chain.certificates {
-        let read = parse_certificate_info(&certificate.raw_bytes)
-            .map_err(|why| BadRoot(format!("a certificate of {} cannot be read: {why}", authority.uri)))?;
+        let unreadable =
+            |why: &dyn fmt::Display| BadRoot(format!("a certificate of {} cannot be read: {why}", authority.uri));
+        let read = parse_certificate_info(&certificate.raw_bytes).map_err(|why| unreadable(&why))?;
+        if !is_authority(certificate.raw_bytes.as_bytes()).map_err(|why| unreadable(&why))? {
+            return Err(BadRoot(format!("a certificate of {} may not issue others", authority.uri)));
+        }
         let window = authority.valid_for.unwrap_or(TimeRange::new(read.not_before, None));
         let end = window.end.map_or(read.not_after, |end| end.min(read.not_after));
         authority.valid_for = Some(TimeRange::new(window.start.max(read.not_before), Some(end)));
@@ -199,6 +211,13 @@ fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a certificate may issue others (RFC 5280 section 4.2.1.9). At the end of a chain nobody else asks.
+fn is_authority(certificate: &[u8]) -> Result<bool, x509_cert::der::Error> {
+    let certificate = Certificate::from_der(certificate)?;
+    let constraints = certificate.tbs_certificate.get::<BasicConstraints>()?;
+    Ok(constraints.is_some_and(|(_, constraints)| constraints.ca))
 }
 
 /// When the last authority ends of a kind that is needed.

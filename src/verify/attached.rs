@@ -59,7 +59,8 @@ pub(super) fn bundle(attached: &Attached, content: (&str, Value)) -> Result<Opti
     if let Some(entry) = &attached.log_entry {
         material["tlogEntries"] = json!([log_entry(entry)?]);
     }
-    if let Some(timestamp) = &attached.timestamp {
+    // Of an envelope all of it is stamped, not only the signature, which no trust root is asked about.
+    if let Some(timestamp) = attached.timestamp.as_ref().filter(|_| content.0 == "messageSignature") {
         let timestamp: Timestamp = read(timestamp, "timestamp")?;
         let timestamps = json!([{ "signedTimestamp": timestamp.signed }]);
         material["timestampVerificationData"] = json!({ "rfc3161Timestamps": timestamps });
