@@ -4,12 +4,12 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sigstore_crypto::parse_certificate_info;
+use sigstore_crypto::{Keyring, SigningScheme, parse_certificate_info};
 use sigstore_trust_root::{
     TrustedRoot,
     trusted_root::{CertificateAuthority, TimestampAuthority, TransparencyLog},
 };
-use sigstore_types::TimeRange;
+use sigstore_types::{DerCertificate, TimeRange};
 use sigstore_verify::Verifier;
 use x509_cert::{Certificate, der::Decode, ext::pkix::BasicConstraints};
 
@@ -148,6 +148,24 @@ impl TrustRoot {
         let mut root = self.read.clone();
         root.tlogs.retain(is_valid);
         Some(Verifier::new(&root).map_err(|why| why.to_string()))
+    }
+
+    /// The certificates of the authorities that may vouch for a certificate at `time`.
+    pub(crate) fn authorities_at(&self, time: Timestamp) -> impl Iterator<Item = &DerCertificate> {
+        let authorities = self.read.certificate_authorities.iter();
+        authorities
+            .filter(move |authority| authority.valid_for.is_none_or(|window| window.contains(time)))
+            .flat_map(|authority| authority.cert_chain.certificates.iter().map(|entry| &entry.raw_bytes))
+    }
+
+    /// The keys of its transparency logs.
+    pub(crate) fn log_keys(&self) -> Option<Keyring> {
+        self.read.rekor_keys().ok()
+    }
+
+    /// The keys of its certificate transparency logs that sign by `scheme`.
+    pub(crate) fn certificate_log_keys(&self, scheme: SigningScheme) -> Option<Keyring> {
+        self.read.ctfe_keys(scheme).ok()
     }
 
     /// Since when nothing that is signed could count any more, if that is known: an authority of each kind has to vouch.

@@ -7,7 +7,9 @@
 
 mod attached;
 mod bundle;
+mod certificate;
 mod finding;
+mod intoto;
 mod offered;
 pub mod proof;
 mod simple_signing;
@@ -16,6 +18,7 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use sigstore_types::{Artifact, Bundle, Sha256Hash};
 
 pub use finding::{Seen, Unusable, Vouched};
@@ -25,7 +28,7 @@ use self::proof::Proven;
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
-    trust::{Attestor, Purpose, Signer, TrustRoot, TrustedKey},
+    trust::{Attestor, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
 };
 
 /// What a signature turned out to say, once it verified.
@@ -45,9 +48,16 @@ struct Opened {
     /// Whether the message itself is what a trust root's authorities saw, or else the image that it is about.
     is_payload: bool,
     /// In the form that a trust root judges; none where there is nothing that it could.
-    bundle: Result<Option<Bundle>, String>,
+    judged: Result<Option<Judged>, String>,
     /// Whether a key may stand behind it that no certificate names.
     by_key: bool,
+}
+
+/// What a trust root can judge.
+enum Judged {
+    Bundle(Box<Bundle>),
+    /// An envelope with a log entry that no bundle can hold.
+    Logged(intoto::Logged),
 }
 
 impl Opened {
@@ -62,19 +72,44 @@ impl Opened {
     }
 
     fn has_certificate(&self) -> bool {
-        matches!(&self.bundle, Ok(Some(bundle)) if bundle.signing_certificate().is_some())
+        match &self.judged {
+            Ok(Some(Judged::Bundle(bundle))) => bundle.signing_certificate().is_some(),
+            Ok(Some(Judged::Logged(logged))) => !logged.certificates.is_empty(),
+            Ok(None) | Err(_) => false,
+        }
     }
 
-    /// What a trust root judges, and what was signed by it.
-    fn judged(&self) -> Result<(&Bundle, Artifact<'_>), String> {
-        let bundle = self.bundle.as_ref().map_err(Clone::clone)?.as_ref();
-        let bundle = bundle.ok_or("no log and no timestamp authority has seen it")?;
+    /// Whom its certificate names, and when it was used, if `root` vouches for both.
+    fn by_certificate(&self, root: &TrustRoot, now: Timestamp) -> Result<Proven, String> {
+        match self.judged()? {
+            Judged::Bundle(bundle) => proof::by_certificate(root, bundle, self.artifact()?),
+            Judged::Logged(logged) => {
+                logged.by_certificate(root, |key| key.verifies(&self.message, &self.signature), now)
+            }
+        }
+    }
+
+    /// When the authorities of `root` saw that `key` signed it.
+    fn by_key(&self, root: &TrustRoot, key: &PublicKey, now: Timestamp) -> Result<Vec<Timestamp>, String> {
+        match self.judged()? {
+            Judged::Bundle(bundle) => proof::by_key(root, bundle, self.artifact()?, key),
+            Judged::Logged(logged) => logged.by_key(root, key, now),
+        }
+    }
+
+    fn judged(&self) -> Result<&Judged, String> {
+        let judged = self.judged.as_ref().map_err(Clone::clone)?.as_ref();
+        judged.ok_or_else(|| "no log and no timestamp authority has seen it".to_owned())
+    }
+
+    /// What the authorities of a trust root saw.
+    fn artifact(&self) -> Result<Artifact<'_>, String> {
         if self.is_payload {
-            return Ok((bundle, Artifact::from(&self.message)));
+            return Ok(Artifact::from(&self.message));
         }
         // Its own word for now: whether that is the image is asked once it has verified.
         let claimed = *(self.read)()?.digests.first().ok_or("it is about nothing with a sha256 digest")?;
-        Ok((bundle, Artifact::from(Sha256Hash::new(*claimed.as_bytes()))))
+        Ok(Artifact::from(Sha256Hash::new(*claimed.as_bytes())))
     }
 }
 
@@ -132,8 +167,7 @@ impl<'a> Evidence<'a> {
         let times = match &trusted.root {
             None => Vec::new(),
             Some(root) => {
-                let judged = self.opened.judged();
-                let times = judged.and_then(|(bundle, artifact)| proof::by_key(root, bundle, artifact, &trusted.key));
+                let times = self.opened.by_key(root, &trusted.key, self.seen.now);
                 times.map_err(|why| Unusable::NotProven(root.name.clone(), why))?
             }
         };
@@ -167,9 +201,7 @@ impl<'a> Evidence<'a> {
     fn proven(&mut self, root: &'a TrustRoot) -> &Result<Proven, String> {
         let at = self.proofs.iter().position(|(known, _)| known.id == root.id);
         let at = at.unwrap_or_else(|| {
-            let judged = self.opened.judged();
-            let proven = judged.and_then(|(bundle, artifact)| proof::by_certificate(root, bundle, artifact));
-            self.proofs.push((root, proven));
+            self.proofs.push((root, self.opened.by_certificate(root, self.seen.now)));
             self.proofs.len() - 1
         });
         &self.proofs[at].1
@@ -188,7 +220,7 @@ impl<'a> Evidence<'a> {
                     .collect(),
             };
         }
-        vec![Err(match self.opened.bundle {
+        vec![Err(match self.opened.judged {
             Err(why) => Unusable::Malformed(why),
             Ok(_) => Unusable::UntrustedSigner,
         })]

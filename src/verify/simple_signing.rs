@@ -54,7 +54,7 @@ pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Resu
         signature,
         read: Box::new(move || read(&signed)),
         is_payload: true,
-        bundle: attached::bundle(attached, ("messageSignature", content)),
+        judged: attached::bundle(attached, ("messageSignature", content)),
         by_key: true,
     })
 }

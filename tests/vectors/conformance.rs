@@ -50,7 +50,8 @@ fn call(folder: &Path, usual_root: &Path, artifact: String) -> Vec<String> {
             said("issuer", ISSUER),
         ],
     };
-    let files = ["--bundle".to_owned(), shown(&folder.join("bundle.sigstore.json")), "--trusted-root".to_owned(), shown(&root)];
+    let files =
+        ["--bundle".to_owned(), shown(&folder.join("bundle.sigstore.json")), "--trusted-root".to_owned(), shown(&root)];
     [vec!["verify-bundle".to_owned()], files.to_vec(), signer, vec![artifact]].concat()
 }
 
