@@ -4,15 +4,15 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sigstore_crypto::{Keyring, SigningScheme, parse_certificate_info};
+use sigstore_crypto::{Keyring, SigningScheme};
 use sigstore_trust_root::{
     TrustedRoot,
     trusted_root::{CertificateAuthority, TimestampAuthority, TransparencyLog},
 };
 use sigstore_types::{DerCertificate, TimeRange};
 use sigstore_verify::Verifier;
-use x509_cert::{Certificate, der::Decode, ext::pkix::BasicConstraints};
 
+use super::certificate::{is_authority, validity};
 use crate::{image::Digest, limits};
 
 /// The forms of the file that are read.
@@ -213,15 +213,14 @@ fn organisation(authority: &TimestampAuthority) -> Vec<u8> {
 /// is not asked whether it is valid.
 fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
     for certificate in &authority.cert_chain.certificates {
-        let unreadable =
-            |why: &dyn fmt::Display| BadRoot(format!("a certificate of {} cannot be read: {why}", authority.uri));
-        let read = parse_certificate_info(&certificate.raw_bytes).map_err(|why| unreadable(&why))?;
-        if !is_authority(certificate.raw_bytes.as_bytes()).map_err(|why| unreadable(&why))? {
-            return Err(BadRoot(format!("a certificate of {} may not issue others", authority.uri)));
+        let of = |why: String| BadRoot(format!("a certificate of {}: {why}", authority.uri));
+        let (from, until) = validity(&certificate.raw_bytes).map_err(of)?;
+        if !is_authority(&certificate.raw_bytes).map_err(of)? {
+            return Err(of("it may not issue others".to_owned()));
         }
-        let window = authority.valid_for.unwrap_or(TimeRange::new(read.not_before, None));
-        let end = window.end.map_or(read.not_after, |end| end.min(read.not_after));
-        authority.valid_for = Some(TimeRange::new(window.start.max(read.not_before), Some(end)));
+        let window = authority.valid_for.unwrap_or(TimeRange::new(from, None));
+        let end = window.end.map_or(until, |end| end.min(until));
+        authority.valid_for = Some(TimeRange::new(window.start.max(from), Some(end)));
     }
     match authority.valid_for {
         Some(TimeRange { start, end: Some(end), .. }) if end < start => {
@@ -229,13 +228,6 @@ fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a certificate may issue others (RFC 5280 section 4.2.1.9). At the end of a chain nobody else asks.
-fn is_authority(certificate: &[u8]) -> Result<bool, x509_cert::der::Error> {
-    let certificate = Certificate::from_der(certificate)?;
-    let constraints = certificate.tbs_certificate.get::<BasicConstraints>()?;
-    Ok(constraints.is_some_and(|(_, constraints)| constraints.ca))
 }
 
 /// When the last authority ends of a kind that is needed.

@@ -9,7 +9,7 @@ use super::{
     Judged, base64,
     intoto::{Entry, Logged},
 };
-use crate::{evidence::Attached, image::Digest, limits};
+use crate::{evidence::Attached, image::Digest, limits, trust::certificate};
 
 /// The entry of a log, and its promise to publish it (`dev.sigstore.cosign/bundle`).
 #[derive(Deserialize)]
@@ -131,16 +131,9 @@ fn log_entry(text: &str) -> Result<Value, String> {
 
 /// The certificate of the signer, then those of the chain.
 fn certificates(attached: &Attached) -> Result<Vec<DerCertificate>, String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    let texts = attached.certificate.iter().chain(attached.certificate.as_ref().and(attached.chain.as_ref()));
-    let blocks = texts.flat_map(|text| text.split_inclusive(END)).map(str::trim).filter(|block| !block.is_empty());
-    let blocks: Vec<&str> = blocks.collect();
-    if blocks.len() > limits::BUNDLE_CERTIFICATES {
-        return Err(format!("{} certificates, more than {}", blocks.len(), limits::BUNDLE_CERTIFICATES));
-    }
-    let read =
-        |block: &&str| DerCertificate::from_pem(block).map_err(|why| format!("its certificate cannot be read: {why}"));
-    blocks.iter().map(read).collect()
+    let Some(first) = &attached.certificate else { return Ok(Vec::new()) };
+    let chain = attached.chain.as_deref().unwrap_or_default();
+    certificate::certificates(&format!("{first}\n{chain}"), limits::BUNDLE_CERTIFICATES)
 }
 
 fn standard(bytes: &[u8]) -> String {

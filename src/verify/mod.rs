@@ -19,7 +19,7 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use sigstore_types::{Artifact, Bundle, Sha256Hash};
+use sigstore_types::{Artifact, Bundle, DerCertificate, Sha256Hash, bundle::VerificationMaterialContent};
 
 pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
@@ -28,7 +28,7 @@ use self::proof::Proven;
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
-    trust::{Attestor, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
+    trust::{Attestor, Authority, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
 };
 
 /// What a signature turned out to say, once it verified.
@@ -71,11 +71,19 @@ impl Opened {
         }
     }
 
-    fn has_certificate(&self) -> bool {
+    /// The signer's certificate, then those of its chain; empty where a key signed.
+    fn certificates(&self) -> Vec<DerCertificate> {
+        use VerificationMaterialContent::{Certificate, PublicKey, X509CertificateChain};
         match &self.judged {
-            Ok(Some(Judged::Bundle(bundle))) => bundle.signing_certificate().is_some(),
-            Ok(Some(Judged::Logged(logged))) => !logged.certificates.is_empty(),
-            Ok(None) | Err(_) => false,
+            Ok(Some(Judged::Logged(logged))) => logged.certificates.clone(),
+            Ok(Some(Judged::Bundle(bundle))) => match &bundle.verification_material.content {
+                Certificate(certificate) => vec![certificate.raw_bytes.clone()],
+                X509CertificateChain { certificates } => {
+                    certificates.iter().map(|certificate| certificate.raw_bytes.clone()).collect()
+                }
+                PublicKey(_) | _ => Vec::new(),
+            },
+            Ok(None) | Err(_) => Vec::new(),
         }
     }
 
@@ -122,7 +130,7 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: See
         Ok(opened) => opened,
         Err(why) => return vec![Err(Unusable::Malformed(why))],
     };
-    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new() };
+    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new(), declined: Vec::new() };
     let counting = attestors.iter().filter(|attestor| attestor.formats.include(&found.material));
     let mut findings: Vec<_> = counting.filter_map(|attestor| evidence.of(attestor)).collect();
     if findings.is_empty() {
@@ -139,6 +147,8 @@ struct Evidence<'a> {
     seen: Seen,
     /// What each trust root says of it.
     proofs: Vec<(&'a TrustRoot, Result<Proven, String>)>,
+    /// Authorities that do not vouch for it, and why.
+    declined: Vec<(String, String)>,
 }
 
 impl<'a> Evidence<'a> {
@@ -150,7 +160,7 @@ impl<'a> Evidence<'a> {
         {
             return Some(self.by_key(attestor, trusted));
         }
-        if !self.opened.has_certificate() {
+        if self.opened.certificates().is_empty() {
             return None;
         }
         for identity in &attestor.identities {
@@ -160,7 +170,27 @@ impl<'a> Evidence<'a> {
                 return Some(self.vouch(attestor, signer).map(|vouched| Vouched { signed_at, ..vouched }));
             }
         }
+        for authority in &attestor.authorities {
+            match self.by_authority(authority) {
+                Ok((signer, until)) => {
+                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { until, ..vouched }));
+                }
+                Err(why) => self.declined.push((authority.file.clone(), why)),
+            }
+        }
         None
+    }
+
+    /// Who signed it by a certificate of `authority`, which is valid when it is looked at, and until when it is.
+    fn by_authority(&self, authority: &Authority) -> Result<(Signer, Option<Timestamp>), String> {
+        let certificates = self.opened.certificates();
+        let (signer, key, ends) = certificate::of_authority(authority, &certificates, self.seen.at())?;
+        let keys = PublicKey::by_any_algorithm(&key.to_pem()).map_err(|why| why.to_string())?;
+        let signed = |key: &PublicKey| key.is_usual() && key.verifies(&self.opened.message, &self.opened.signature);
+        match keys.iter().any(signed) {
+            true => Ok((signer, Some(ends).filter(|_| self.seen.first.is_none()))),
+            false => Err("the key of its certificate did not sign it".to_owned()),
+        }
     }
 
     fn by_key(&self, attestor: &Attestor, trusted: &TrustedKey) -> Result<Vouched, Unusable> {
@@ -209,16 +239,14 @@ impl<'a> Evidence<'a> {
 
     /// What it is if nobody who is asked for made it.
     fn of_nobody(self) -> Vec<Result<Vouched, Unusable>> {
-        if self.opened.has_certificate() && !self.proofs.is_empty() {
-            let named = self.proofs.iter().find_map(|(_, proven)| proven.as_ref().ok());
-            return match named {
-                Some(proven) => vec![Err(Unusable::OtherIdentity(proven.certified.signer()))],
-                None => self
-                    .proofs
-                    .into_iter()
-                    .filter_map(|(root, proven)| Some(Err(Unusable::NotProven(root.name.clone(), proven.err()?))))
-                    .collect(),
-            };
+        if let Some(proven) = self.proofs.iter().find_map(|(_, proven)| proven.as_ref().ok()) {
+            return vec![Err(Unusable::OtherIdentity(proven.certified.signer()))];
+        }
+        let by_root = self.proofs.into_iter().filter_map(|(root, proven)| Some((root.name.clone(), proven.err()?)));
+        let declined: Vec<_> =
+            by_root.chain(self.declined).map(|(by, why)| Err(Unusable::NotProven(by, why))).collect();
+        if !declined.is_empty() {
+            return declined;
         }
         vec![Err(match self.opened.judged {
             Err(why) => Unusable::Malformed(why),

@@ -47,7 +47,8 @@ struct Image {
 
 pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Result<Opened, String> {
     let message = payload.to_vec();
-    let (signed, signature) = (message.clone(), base64(signature.trim())?);
+    // OpenSSL writes it in several lines.
+    let (signed, signature) = (message.clone(), base64(&signature.replace(['\r', '\n'], "").trim())?);
     let content = json!({ "signature": STANDARD.encode(&signature) });
     Ok(Opened {
         message,
