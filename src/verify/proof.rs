@@ -2,12 +2,12 @@
 //! what it leaves to its callers: bounds, thresholds, and that every log entry proves something.
 
 use jiff::Timestamp;
-use sigstore_types::{Artifact, Bundle, DerPublicKey};
+use sigstore_types::{Artifact, Bundle};
 use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
 use crate::{
     limits,
-    trust::{Algorithm, Certified, PublicKey, TrustRoot},
+    trust::{Certified, PublicKey, TrustRoot},
 };
 
 /// Whom a certificate names, and when it was used.
@@ -35,7 +35,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
     let result = under(root, bundle, artifact, &policy)?;
     let certificate = result.certificate().filter(|_| result.certificate_verified());
     let certificate = certificate.ok_or("there is no certificate")?;
-    is_strong(&certificate.public_key)?;
+    PublicKey::of_certificate(&certificate.public_key).map_err(|why| format!("the key of its certificate: {why}"))?;
     let certified = Certified::by(certificate).ok_or("its certificate names no subject, or no issuer")?;
     match result.verified_timestamps() {
         [] => Err("no authority saw when it was signed".to_owned()),
@@ -138,16 +138,6 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
     match entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
         true => Ok(()),
         false => Err("a log entry with neither proof nor promise".to_owned()),
-    }
-}
-
-/// Refuses keys of certificates that a policy could not name either.
-fn is_strong(key: &DerPublicKey) -> Result<(), String> {
-    let pem = key.to_pem();
-    let read = |(_, algorithm): &(_, Algorithm)| PublicKey::from_pem(&pem, *algorithm);
-    match Algorithm::ALL.iter().any(|known| read(known).is_ok()) {
-        true => Ok(()),
-        false => Err("the key in its certificate is of a kind that does not count".to_owned()),
     }
 }
 
