@@ -1,6 +1,7 @@
 //! What exists for a digest, and what could not be asked. Nothing here is verified: the bytes come
 //! from whoever can write to a registry, and count only after [`crate::verify`].
 
+mod artifact;
 pub mod content;
 mod hashed;
 pub mod kept;
