@@ -67,6 +67,8 @@ const IMPURE: &[&str] = &[
     "crate::break_glass::passes",
     "crate::break_glass::socket",
     "crate::evidence::content",
+    "crate::evidence::directory",
+    "crate::evidence::layout",
     "crate::evidence::registry",
 ];
 

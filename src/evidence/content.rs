@@ -3,6 +3,7 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
+mod imported;
 mod inventory;
 mod layer;
 mod of_container;

@@ -159,6 +159,9 @@ codes! {
     NotVerifiedYet = 309 "not-verified-yet"
         "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
         "start it again; the kubelet does",
+    EvidenceUnreadable = 320 "evidence-unreadable"
+        "a directory of evidence, or something in it, cannot be read"
+        "mend what the message names: its place, owner or permissions, or the file",
     PolicyInvalid = 402 "policy-invalid"
         "there is no policy that can be used"
         "mend the file; the next pull works",
@@ -250,6 +253,7 @@ impl Code {
             | Self::RegistryMisbehaved
             | Self::EvidenceTooLarge
             | Self::RegistryNotAllowed
+            | Self::EvidenceUnreadable
             | Self::NotVerifiedYet => true,
             Self::NoSuchImage
             | Self::NoImageForLayer

@@ -139,7 +139,7 @@ impl Search {
             Layout::Referrers => referrers::bundles(&self, &slots, signal).await,
             Layout::AttestationTag => tags::attestations(&self, &slots, signal).await,
             // Not a registry's.
-            Layout::Kept => {}
+            Layout::Kept | Layout::Directory | Layout::OciLayout | Layout::ContentStore => {}
         }
         self.questions.note(layout, |asked| asked.ended = true);
     }
