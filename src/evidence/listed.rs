@@ -290,3 +290,6 @@ impl<B: Blobs> Search<'_, B> {
 fn absent() -> Cause {
     Cause::Misbehaved("it is listed, but not there".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,6 @@ impl Blobs for Namespace<'_> {
 fn unreachable(status: &Status) -> Cause {
     Cause::Unreachable(format!("containerd: {}", status.message()))
 }
+
+#[cfg(test)]
+mod tests;
