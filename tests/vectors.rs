@@ -12,6 +12,8 @@ mod image_spec;
 mod keyed;
 #[path = "vectors/kritis.rs"]
 mod kritis;
+#[path = "vectors/saved.rs"]
+mod saved;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,8 +26,8 @@ use pullgate::{
     clock::Clock,
     config::Config,
     decisions::Asking,
-    evidence::{kept::Kept, registry::Registry},
-    image::Digest,
+    evidence::{kept::Kept, registry::Registry, sources::Sources},
+    image::{Digest, Repository},
     policy::{
         Policy,
         decision::{Decision, Verdict},
@@ -59,14 +61,19 @@ fn text<'a>(case: &'a Value, key: &str) -> &'a str {
 /// What a node decides about `image` in [`REPOSITORY`] at `server` that asks for one attestor; `attestor` is what
 /// stands in its table beside its name.
 async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Decision {
+    decide_from(Sources::new(Kept::default()), "", server.place(REPOSITORY).repository, image, attestor).await
+}
+
+/// As [`decide`], by evidence from `sources`, and with `more` in the configuration.
+async fn decide_from(sources: Sources, more: &str, name: Repository, image: Digest, attestor: &str) -> Decision {
     let policy = format!(
         "schema = 1\n[[attestor]]\nname = \"signer\"\n{attestor}\n[[rule]]\nname = \"vectors\"\nimages = [\"{}/vectors/*\"]\n\
          require = {{ all = [\"signer\"] }}\n[default]\nrequire = \"deny\"\n",
-        server.host(),
+        name.host,
     );
     let policy =
         Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap_or_else(|e| panic!("{e}"));
-    let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
+    let config = Config::parse(Path::new("config.toml"), &format!("mode = \"enforce\"\n{more}")).unwrap();
     let snapshot = Snapshot {
         generation: 1,
         registry: Registry::new(config.registries.clone()),
@@ -75,8 +82,8 @@ async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Deci
         boot: Arc::default(),
         trouble: None,
     };
-    let subject = Subject::new(image, Some(server.place(REPOSITORY).repository), Origin::Fetched);
-    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+    let subject = Subject::new(image, Some(name), Origin::Fetched);
+    let admission = Arc::new(Admission::with_sources(Arc::new(Clock::unkept()), sources));
     admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
 }
 

@@ -205,7 +205,7 @@ fn in_text(config: &Path, reference: &str, snapshot: &Snapshot, checked: &Checke
         _ => page.line(story::headline(decision)),
     }
     page.gap();
-    page.row("image", reference.to_string());
+    page.row("image", reference);
     if let Some(digest) = checked.digest {
         page.row("digest", digest.to_string());
     }

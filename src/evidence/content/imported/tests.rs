@@ -191,7 +191,7 @@ async fn searches_take_turns() {
     let store = Arc::new(ContentStore::new(fake.client(), Kept::default()));
     let turns = Arc::new(Semaphore::new(limits::PARALLEL_SEARCHES));
     let search = |_| store.evidence(image(), Formats::ALL, turns.clone());
-    let searches: Vec<Stream> = (0..3 * limits::PARALLEL_SEARCHES).map(search).collect();
+    let mut searches: Vec<Stream> = (0..3 * limits::PARALLEL_SEARCHES).map(search).collect();
     let asked = async |count: usize| {
         while fake.asked().len() < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -201,7 +201,8 @@ async fn searches_take_turns() {
     };
     assert_eq!(asked(limits::PARALLEL_SEARCHES).await, limits::PARALLEL_SEARCHES);
     // Who stops waiting gives the turn back.
-    drop(searches.into_iter().take(1).collect::<Vec<_>>());
+    searches.remove(0);
+    assert_eq!(asked(limits::PARALLEL_SEARCHES + 1).await, limits::PARALLEL_SEARCHES + 1);
 }
 
 #[tokio::test]
