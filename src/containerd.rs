@@ -290,11 +290,6 @@ impl Containerd {
         self.images_that(namespace, vec![format!("target.digest=={target}")]).await
     }
 
-    /// The image records whose name matches `pattern`, a regular expression without slashes.
-    pub async fn images_named(&self, namespace: &str, pattern: &str) -> Result<Vec<Image>, Status> {
-        self.images_that(namespace, vec![format!("name~=/{pattern}/")]).await
-    }
-
     /// Every image record.
     pub async fn all_images(&self, namespace: &str) -> Result<Vec<Image>, Status> {
         self.images_that(namespace, Vec::new()).await

@@ -36,6 +36,8 @@ pub const EVIDENCE_ON_NODE: Duration = Duration::from_secs(2);
 pub const PARALLEL_SEARCHES: usize = 4;
 /// Namespaces of containerd that are looked into for the evidence of one digest.
 pub const EVIDENCE_NAMESPACES: usize = 32;
+/// Time for which an inventory of a namespace is used again for the evidence of what is in it.
+pub const INVENTORY_LIFE: Duration = Duration::from_secs(1);
 /// Names of registries that are looked up at the same time, for each way in which they may be reached. A look-up takes a
 /// thread until it ends, also when nobody waits for it any more.
 pub const PARALLEL_LOOKUPS: usize = 8;

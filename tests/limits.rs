@@ -90,6 +90,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("GROUNDS_CHARS", "src/policy/grounds/tests.rs", "kinds_of_what_does_not_count_are_few_and_short"),
     ("INDEX_CHILDREN", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
     ("INDEX_CHOICES", "tests/registry/decisions.rs", "an_index_with_many_children_for_one_node_is_refused"),
+    (
+        "INVENTORY_LIFE",
+        IMPORTED,
+        "what_is_there_is_listed_once_for_many_that_are_asked_about_at_a_time_and_anew_for_what_is_new",
+    ),
     ("JOURNAL_ENTRY_BYTES", "src/audit/chain.rs", "entries_are_read_one_at_a_time_and_each_is_bounded"),
     ("NODE_CONTAINERS", WATCHED_CONTAINERS, "the_containers_of_a_namespace_are_bounded"),
     ("NODE_DOCUMENTS", "src/evidence/content/inventory/tests.rs", "the_documents_of_a_namespace_are_bounded"),

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::{CHILD, ContentStore, positions};
+use super::{ContentStore, Inventory, Trouble};
 use crate::{
     evidence::{
         Asked, Cause, Formats, Layout, Stream,
@@ -34,14 +34,14 @@ impl ContentStore {
         Stream::of(Asked::new("", Layout::ContentStore), async move |out: Out| {
             // Never closed.
             let _turn = turns.acquire_owned().await;
-            if let Err(status) = store.in_all_namespaces(Wanted { digest, formats }, &out).await {
-                out.gap(SHOWN.to_owned(), unreachable(&status)).await;
+            if let Err(trouble) = store.in_all_namespaces(Wanted { digest, formats }, &out).await {
+                out.gap(SHOWN.to_owned(), Cause::Unreachable(trouble.to_string())).await;
             }
         })
     }
 
     /// An archive is imported into any namespace, and what was signed is the same in all.
-    async fn in_all_namespaces(&self, wanted: Wanted, out: &Out) -> Result<(), Status> {
+    async fn in_all_namespaces(&self, wanted: Wanted, out: &Out) -> Result<(), Trouble> {
         let mut namespaces = self.containerd.namespaces().await?;
         namespaces.sort();
         if namespaces.len() > limits::EVIDENCE_NAMESPACES {
@@ -53,52 +53,51 @@ impl ContentStore {
             if out.is_over() {
                 break;
             }
-            let namespace = Namespace { store: self, name };
+            let namespace = Namespace { store: self, inventory: self.recent(name, &wanted.digest).await? };
             // What is called after the image is found at once, and mostly is all there is.
-            let called = namespace.called(&wanted.digest).await?;
-            listed::search(&namespace, called, true, wanted, &mut room, out).await;
+            listed::search(&namespace, namespace.called(&wanted.digest), true, wanted, &mut room, out).await;
             if !out.is_over() {
-                let listed = namespace.listed(wanted, out).await?;
+                let listed = namespace.listed(&wanted.digest, out).await;
                 listed::search(&namespace, listed, false, wanted, &mut room, out).await;
             }
         }
         Ok(())
     }
+
+    /// What is in a namespace now, or was a moment ago if `digest` was there already: many are asked about in a row.
+    async fn recent(&self, namespace: &str, digest: &Digest) -> Result<Arc<Inventory>, Trouble> {
+        if let Some(recent) = self.recent.get(namespace).filter(|recent| recent.knows(digest)) {
+            return Ok(recent);
+        }
+        let now = Arc::new(self.inventory(namespace).await?);
+        self.recent.insert(namespace.to_owned(), now.clone());
+        Ok(now)
+    }
 }
 
 struct Namespace<'a> {
     store: &'a ContentStore,
-    name: &'a str,
+    inventory: Arc<Inventory>,
 }
 
 impl Namespace<'_> {
     /// What records call after `digest`: `repository:sha256-<hex>.sig`, and so on.
-    async fn called(&self, digest: &Digest) -> Result<Vec<Entry>, Status> {
-        let pattern = format!("sha256-{}([.](sig|att))?$", digest.hex());
-        let records = self.store.containerd.images_named(self.name, &pattern).await?;
-        let entry = |image: containerd_client::services::v1::Image| {
-            let target = image.target?;
-            let size = u64::try_from(target.size).ok()?;
-            Some(Entry::named(target.media_type, &target.digest.parse().ok()?, size, image.name))
+    fn called(&self, digest: &Digest) -> Vec<Entry> {
+        let tag = format!("sha256-{}", digest.hex());
+        let entry = |(name, target): (&str, &Digest)| {
+            let media_type = if name.ends_with(&tag) { media_type::INDEX } else { media_type::MANIFEST };
+            // The record knows its size, and nobody needs it.
+            Entry::named(media_type.to_owned(), target, limits::MANIFEST_BYTES, name.to_owned())
         };
-        Ok(records.into_iter().filter_map(entry).take(limits::LAYOUT_DOCUMENTS).collect())
+        self.inventory.named(&tag).map(entry).take(limits::LAYOUT_DOCUMENTS).collect()
     }
 
     /// What stands beside the image in the indexes that list it, and what containerd noted as its referrers.
-    async fn listed(&self, wanted: Wanted, out: &Out) -> Result<Vec<Entry>, Status> {
-        let (containerd, digest) = (&self.store.containerd, wanted.digest);
-        let mut entries = Vec::new();
-        for blob in containerd.blobs(self.name, vec![format!("digest=={digest}")], 1).await? {
-            let referrer = format!("{CHILD}.referrer.");
-            let noted = blob.labels.iter().filter(|(label, _)| label.starts_with(&referrer));
-            let noted = noted.filter_map(|(_, digest)| digest.parse().ok());
-            // A label says no more than the digest.
-            let entry =
-                |digest| Entry::named(media_type::MANIFEST.into(), &digest, limits::MANIFEST_BYTES, String::new());
-            entries.extend(noted.map(entry));
-        }
-        let above = [positions("m.", &digest), positions("", &digest)].concat();
-        for index in containerd.blobs(self.name, above, limits::PARENT_INDEXES).await? {
+    async fn listed(&self, digest: &Digest, out: &Out) -> Vec<Entry> {
+        let referrer =
+            |digest| Entry::named(media_type::MANIFEST.into(), digest, limits::MANIFEST_BYTES, String::new());
+        let mut entries: Vec<Entry> = self.inventory.referrers(digest).iter().map(referrer).collect();
+        for index in self.inventory.above(digest) {
             let read = match self.read(&index.digest, limits::MANIFEST_BYTES).await {
                 Ok(Some(bytes)) => artifact::entries(&bytes, None, media_type::is_index),
                 Ok(None) => continue,
@@ -112,13 +111,13 @@ impl Namespace<'_> {
                 break;
             }
         }
-        Ok(entries)
+        entries
     }
 }
 
 impl Blobs for Namespace<'_> {
     async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, Cause> {
-        match self.store.containerd.read(self.name, digest, limit).await {
+        match self.store.containerd.read(self.inventory.namespace(), digest, limit).await {
             Ok(Some(bytes)) if Digest::of(&bytes) != *digest => {
                 Err(Cause::Misbehaved("its bytes do not have the digest that they are stored under".to_owned()))
             }
@@ -126,17 +125,13 @@ impl Blobs for Namespace<'_> {
             Err(status) if status.code() == Code::OutOfRange => {
                 Err(Cause::TooLarge(format!("it is larger than {limit} bytes")))
             }
-            Err(status) => Err(unreachable(&status)),
+            Err(status) => Err(Cause::Unreachable(format!("containerd: {}", status.message()))),
         }
     }
 
     fn place_of(&self, digest: &Digest) -> String {
-        format!("{SHOWN}, {}@{digest}", self.name)
+        format!("{SHOWN}, {}@{digest}", self.inventory.namespace())
     }
-}
-
-fn unreachable(status: &Status) -> Cause {
-    Cause::Unreachable(format!("containerd: {}", status.message()))
 }
 
 #[cfg(test)]
