@@ -24,7 +24,7 @@ pub use self::{
 
 use crate::{
     document::{Places, Problem, Problems, read},
-    evidence::{RegistryOptions, sources::Elsewhere},
+    evidence::{Elsewhere, RegistryOptions},
     image::{Host, Repository},
     limits,
     policy::scope::{LABEL, is_label},

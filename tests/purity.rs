@@ -70,6 +70,7 @@ const IMPURE: &[&str] = &[
     "crate::evidence::directory",
     "crate::evidence::layout",
     "crate::evidence::registry",
+    "crate::evidence::sources",
 ];
 
 /// Values that live beside what reaches the world.

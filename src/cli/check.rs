@@ -178,14 +178,15 @@ async fn found(snapshot: &Snapshot, image: &Image) -> Result<(Digest, Option<Str
         (Home::Registry(_), Some(digest), _) => Ok((digest, None)),
         (Home::Registry(place), None, tag) => match snapshot.registry.resolve(place, tag).await.map_err(gap)? {
             Some(resolved) => Ok((resolved.digest, Some(resolved.media_type))),
-            None => Err(not_there(format!("{} is not in the registry", image.shown))),
+            None => Err(not_there(format!("{} is not in the registry", image.shown), "push it")),
         },
         (Home::Layout(layout), digest, tag) => {
             let digest = match digest {
                 Some(digest) => Some(digest),
                 None => layout.resolve(tag).await.map_err(gap)?,
             };
-            let digest = digest.ok_or_else(|| not_there(format!("{} is not in the layout", image.shown)))?;
+            let digest =
+                digest.ok_or_else(|| not_there(format!("{} is not in the layout", image.shown), "name one that is"))?;
             // Evidence alone is no image.
             image.home.document(snapshot, &digest, None).await?;
             Ok((digest, None))
@@ -193,8 +194,8 @@ async fn found(snapshot: &Snapshot, image: &Image) -> Result<(Digest, Option<Str
     }
 }
 
-fn not_there(found: String) -> Violation {
-    Violation { code: Code::NoSuchImage, found, fix: "push it".to_owned() }
+fn not_there(found: String, fix: &str) -> Violation {
+    Violation { code: Code::NoSuchImage, found, fix: fix.to_owned() }
 }
 
 fn in_text(config: &Path, reference: &str, snapshot: &Snapshot, checked: &Checked) -> String {

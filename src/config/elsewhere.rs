@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use crate::{
     document::{Places, Problem},
-    evidence::sources::Elsewhere,
+    evidence::Elsewhere,
     image::{Host, Repository},
     policy::scope::Pattern,
 };

@@ -14,6 +14,7 @@ mod stream;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -286,6 +287,23 @@ pub struct Place {
     /// Whether containerd itself fetched content from this registry. A name that only an archive
     /// claims may not lead to a loopback or link-local host.
     pub proven: bool,
+}
+
+/// Where the administrator says that the evidence of an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Directories on this node.
+    pub directories: Vec<PathBuf>,
+    /// Repositories, asked before the image's own; or why the image's name makes none.
+    pub repositories: Vec<Result<Repository, String>>,
+    /// Whether the image's own registry is asked as well.
+    pub own: bool,
+}
+
+impl Default for Elsewhere {
+    fn default() -> Self {
+        Self { directories: Vec::new(), repositories: Vec::new(), own: true }
+    }
 }
 
 /// How registries are spoken to; from the node's configuration.

@@ -10,13 +10,10 @@ use tokio::{
 };
 
 use super::{
-    Asked, Cause, Formats, Found, Gap, Place, Questions, Stream, content::ContentStore, directory, kept::Kept,
-    layout::OciLayout, registry::Registry,
+    Asked, Cause, Elsewhere, Formats, Found, Gap, Place, Questions, Stream, content::ContentStore, directory,
+    kept::Kept, layout::OciLayout, registry::Registry,
 };
-use crate::{
-    image::{Digest, Repository},
-    limits,
-};
+use crate::{image::Digest, limits};
 
 /// The sources of this node. Cheap to clone.
 #[derive(Clone)]
@@ -40,23 +37,6 @@ pub struct Wanted<'a> {
     pub formats: Formats,
     /// Whether nobody but this node is asked.
     pub offline: bool,
-}
-
-/// Where the administrator says that the evidence of an image is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elsewhere {
-    /// Directories on this node.
-    pub directories: Vec<PathBuf>,
-    /// Repositories, asked before the image's own; or why the image's name makes none.
-    pub repositories: Vec<Result<Repository, String>>,
-    /// Whether the image's own registry is asked as well.
-    pub own: bool,
-}
-
-impl Default for Elsewhere {
-    fn default() -> Self {
-        Self { directories: Vec::new(), repositories: Vec::new(), own: true }
-    }
 }
 
 impl Sources {

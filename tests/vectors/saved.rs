@@ -1,10 +1,6 @@
 //! Layouts on disk as tools saved them: each is decided as its image is in a registry, and all that is in it is found.
 
-use pullgate::evidence::{
-    Formats,
-    layout::OciLayout,
-    sources::{Elsewhere, Wanted},
-};
+use pullgate::evidence::{Elsewhere, Formats, layout::OciLayout, sources::Wanted};
 
 use super::*;
 

@@ -15,10 +15,10 @@ use super::{super::CHILD, *};
 use crate::{
     containerd::fake::{Answer, FakeContainerd},
     evidence::{
-        Gap,
+        Elsewhere, Gap,
         artifact::SIMPLE_SIGNING,
         kept::Kept,
-        sources::{Elsewhere, Sources, Wanted as Question},
+        sources::{Sources, Wanted as Question},
     },
 };
 
