@@ -97,7 +97,7 @@ codes! {
         "the attestor's key signed something it may not sign, or that nobody asked for"
         "sign the image, or extend `may-sign`",
     NoSuchImage = 105 "no-such-image"
-        "the registry does not have the image (`check` only)"
+        "the registry, or the layout, does not have the image (`check` only)"
         "push it",
     NoImageForLayer = 106 "no-image-for-layer"
         "no manifest on the node has this layer at this place"

@@ -27,7 +27,8 @@ pub fn directory(suite: Suite) -> Result<()> {
     node.run(&["skopeo", "copy", "--quiet", "--insecure-policy", "--all", plain, &from, &to])?.ok()?;
     let image = format!("oci:/root/image:{}", signed.name);
     let from = format!("docker://{}", signed.name);
-    node.run(&["skopeo", "copy", "--quiet", "--insecure-policy", plain, &from, &image])?.ok()?;
+    let as_it_is = ["--preserve-digests", "--dest-oci-accept-uncompressed-layers", &from, &image];
+    node.run(&[&["skopeo", "copy", "--quiet", "--insecure-policy", plain][..], &as_it_is].concat())?.ok()?;
 
     let only = format!("{CONFIG}\n[[evidence]]\nimages = [\"**\"]\ndirectory = \"{DIRECTORY}\"\nonly = true\n");
     node.stop_registry()?;
