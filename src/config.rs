@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod acknowledged;
+mod elsewhere;
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +16,18 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::acknowledged::DoctorTable;
-pub use self::acknowledged::{Acknowledged, PodName};
+use self::elsewhere::EvidenceTable;
+pub use self::{
+    acknowledged::{Acknowledged, PodName},
+    elsewhere::EvidenceSource,
+};
 
 use crate::{
     document::{Places, Problem, Problems, read},
-    evidence::RegistryOptions,
+    evidence::{Elsewhere, RegistryOptions},
     image::{Host, Repository},
     limits,
-    policy::scope::{LABEL, Pattern, is_label},
+    policy::scope::{LABEL, is_label},
     verify::token::{Issuer, KeySet},
 };
 
@@ -59,7 +64,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// How registries are spoken to.
     pub registries: RegistryOptions,
-    /// Repositories in which evidence is looked for beside the image's own, and before it.
+    /// Where evidence is looked for beside the image's own repository, and before it.
     pub evidence: Vec<EvidenceSource>,
     /// Whether the layer's own bytes go unhashed; the manifest and configuration are always hashed.
     pub insecure_skip_layer_rehash: bool,
@@ -139,15 +144,6 @@ const LABEL_CHARS: usize = 63;
 const EXEMPT: usize = 64;
 const NAMESPACE_CHARS: usize = 76;
 
-/// A repository that has the evidence of other repositories' images, under the tags or referrers of their digests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvidenceSource {
-    /// Which images.
-    pub images: Vec<Pattern>,
-    /// Where their evidence is.
-    pub repository: Repository,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Document {
@@ -193,13 +189,6 @@ struct ContainerdTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct RegistryTable {
     insecure_plain_http: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct EvidenceTable {
-    images: Vec<Spanned<String>>,
-    repository: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -311,10 +300,11 @@ impl Config {
 }
 
 impl Config {
-    /// The repositories in which evidence for the images of `repository` is looked for beside itself.
-    pub fn evidence_for<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Repository> {
-        let sources = self.evidence.iter().filter(|source| source.images.iter().any(|image| image.matches(repository)));
-        sources.map(|source| &source.repository)
+    /// Where evidence for the images of `repository`, or for one without a name, is looked for beside itself.
+    pub fn evidence_for(&self, repository: Option<&Repository>) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
+        self.evidence.iter().for_each(|source| source.add_to(&mut elsewhere, repository));
+        elsewhere
     }
 }
 
@@ -419,28 +409,6 @@ fn is_kubernetes_namespace(name: &str) -> bool {
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let at_ends = [name.chars().next(), name.chars().last()].iter().flatten().any(|c| *c == '-');
     (1..=LABEL_CHARS).contains(&name.len()) && name.chars().all(known) && !at_ends
-}
-
-impl EvidenceTable {
-    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> Option<EvidenceSource> {
-        let before = problems.len();
-        let mut images = Vec::new();
-        for text in &self.images {
-            match Pattern::parse(text.get_ref()) {
-                Ok(pattern) => images.push(pattern),
-                Err(why) => problems.push(places.problem(text.span(), why)),
-            }
-        }
-        if self.images.is_empty() {
-            problems.push(places.problem(self.repository.span(), "no images have their evidence here: name some"));
-        }
-        match self.repository.get_ref().parse::<Repository>() {
-            Ok(repository) if problems.len() == before => return Some(EvidenceSource { images, repository }),
-            Ok(_) => {}
-            Err(why) => problems.push(places.problem(self.repository.span(), why.to_string())),
-        }
-        None
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,20 @@ pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
 /// have as much of their own.
 pub const EVIDENCE_HELD_BYTES: u64 = 48 << 20;
+/// Manifests and indexes of a layout that are looked into for one digest.
+pub const LAYOUT_DOCUMENTS: usize = 4096;
+/// Indexes within each other that are looked into, the layout's own not counted.
+pub const LAYOUT_DEPTH: usize = 3;
+/// Names in a directory of evidence that are looked at.
+pub const DIRECTORY_NAMES: usize = 65_536;
+/// Time for what each source on this node itself has for one digest: a directory, the content store.
+pub const EVIDENCE_ON_NODE: Duration = Duration::from_secs(2);
+/// Searches on this node's disk at the same time, and in its content store. One that hangs keeps its turn.
+pub const PARALLEL_SEARCHES: usize = 4;
+/// Namespaces of containerd that are looked into for the evidence of one digest.
+pub const EVIDENCE_NAMESPACES: usize = 32;
+/// Time for which an inventory of a namespace is used again for the evidence of what is in it.
+pub const INVENTORY_LIFE: Duration = Duration::from_secs(1);
 /// Names of registries that are looked up at the same time, for each way in which they may be reached. A look-up takes a
 /// thread until it ends, also when nobody waits for it any more.
 pub const PARALLEL_LOOKUPS: usize = 8;

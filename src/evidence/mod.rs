@@ -1,19 +1,26 @@
 //! What exists for a digest, and what could not be asked. Nothing here is verified: the bytes come
 //! from whoever can write to a registry, and count only after [`crate::verify`].
 
+mod artifact;
 pub mod content;
+pub mod directory;
 mod hashed;
 pub mod kept;
+pub mod layout;
+mod listed;
 pub mod registry;
+pub mod sources;
+mod stream;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
+pub use self::stream::Stream;
 use crate::{
     image::{Host, Repository, sanitize},
     limits,
@@ -149,10 +156,22 @@ pub enum Cause {
     Misbehaved(String),
     /// More than `limits` allows.
     TooLarge(String),
+    /// Something on this node itself that cannot be read, or is not what it should be.
+    Unreadable(String),
     /// A host that must not be asked: plain HTTP, a loopback or link-local address nobody configured.
     NotAllowed(String),
     /// The question was asked of this node alone.
     NotAsked,
+}
+
+impl Cause {
+    /// The same of something on this node.
+    fn on_node(self) -> Self {
+        match self {
+            Self::Misbehaved(why) | Self::Unreachable(why) => Self::Unreadable(why),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -161,9 +180,11 @@ impl fmt::Display for Cause {
             Self::Unauthorized => f.write_str("it asks for credentials"),
             Self::NotAsked => f.write_str("it was not asked"),
             Self::Throttled => f.write_str("it limits the rate of requests (429)"),
-            Self::Unreachable(why) | Self::Misbehaved(why) | Self::TooLarge(why) | Self::NotAllowed(why) => {
-                f.write_str(why)
-            }
+            Self::Unreachable(why)
+            | Self::Misbehaved(why)
+            | Self::TooLarge(why)
+            | Self::Unreadable(why)
+            | Self::NotAllowed(why) => f.write_str(why),
         }
     }
 }
@@ -180,12 +201,18 @@ pub enum Layout {
     AttestationTag,
     /// What this node kept on its disk.
     Kept,
+    /// A directory of evidence on this node.
+    Directory,
+    /// An OCI layout that a person named.
+    OciLayout,
+    /// containerd's content store.
+    ContentStore,
 }
 
 /// One question that a source was asked, and what came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// The repository that was asked, `host/path`; empty in a decision that bears this name itself.
+    /// The repository that was asked, `host/path`; empty in a decision that bears this name itself. On this node: the path.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repository: String,
     /// What it was asked for.
@@ -240,6 +267,12 @@ impl Questions {
         questions.iter_mut().rfind(|asked| asked.layout == layout).map(note);
     }
 
+    /// Says of whatever was not read to its end that nobody waited any longer.
+    fn break_off(&self, cause: &Cause) {
+        let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.iter_mut().filter(|asked| !asked.ended).for_each(|asked| asked.broke(cause));
+    }
+
     /// All that were put, in their order, as they stand now.
     pub fn so_far(&self) -> Vec<Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -256,29 +289,20 @@ pub struct Place {
     pub proven: bool,
 }
 
-/// What a source has to say, as it comes in. Ends when everything was asked; dropping it stops the asking.
-pub struct Stream {
-    /// Pieces of evidence and gaps, in the order of their arrival.
-    pub items: mpsc::Receiver<Result<Found, Gap>>,
-    /// What was asked for them, also where nothing is.
-    pub questions: Questions,
-    task: tokio::task::JoinHandle<()>,
+/// Where the administrator says that the evidence of an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Directories on this node.
+    pub directories: Vec<PathBuf>,
+    /// Repositories, asked before the image's own; or why the image's name makes none.
+    pub repositories: Vec<Result<Repository, String>>,
+    /// Whether the image's own registry is asked as well.
+    pub own: bool,
 }
 
-impl Stream {
-    /// A stream fed by `task`, which ends with it, and notes in `questions` what it asks.
-    pub fn new(
-        items: mpsc::Receiver<Result<Found, Gap>>,
-        questions: Questions,
-        task: tokio::task::JoinHandle<()>,
-    ) -> Self {
-        Self { items, questions, task }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Default for Elsewhere {
+    fn default() -> Self {
+        Self { directories: Vec::new(), repositories: Vec::new(), own: true }
     }
 }
 

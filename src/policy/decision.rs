@@ -97,7 +97,7 @@ codes! {
         "the attestor's key signed something it may not sign, or that nobody asked for"
         "sign the image, or extend `may-sign`",
     NoSuchImage = 105 "no-such-image"
-        "the registry does not have the image (`check` only)"
+        "the registry, or the layout, does not have the image (`check` only)"
         "push it",
     NoImageForLayer = 106 "no-image-for-layer"
         "no manifest on the node has this layer at this place"
@@ -165,6 +165,9 @@ codes! {
     NotVerifiedYet = 309 "not-verified-yet"
         "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
         "start it again; the kubelet does",
+    EvidenceUnreadable = 315 "evidence-unreadable"
+        "a directory of evidence, or something in it, cannot be read"
+        "mend what the message names: its place, owner or permissions, or the file",
     TrustRootEnded = 320 "trust-root-ended"
         "the authorities of the trust root have ended, so nothing can be told by it"
         "bring a newer trusted_root.json",
@@ -262,6 +265,7 @@ impl Code {
             | Self::RegistryMisbehaved
             | Self::EvidenceTooLarge
             | Self::RegistryNotAllowed
+            | Self::EvidenceUnreadable
             | Self::NotVerifiedYet => true,
             Self::NoSuchImage
             | Self::NoImageForLayer

@@ -158,6 +158,7 @@ pub fn gap_violation(gap: &Gap) -> Violation {
         Cause::Unreachable(_) | Cause::NotAsked => (Code::RegistryUnreachable, ""),
         Cause::Misbehaved(_) => (Code::RegistryMisbehaved, "look at the registry"),
         Cause::TooLarge(_) => (Code::EvidenceTooLarge, "remove signatures that nobody needs"),
+        Cause::Unreadable(_) => (Code::EvidenceUnreadable, "mend it, or take it away"),
         Cause::NotAllowed(_) => (Code::RegistryNotAllowed, "name the registry in config.toml"),
     };
     Violation { code, found: format!("{}: {}", with_short_digests(&gap.place), gap.cause), fix: fix.to_owned() }

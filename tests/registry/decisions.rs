@@ -138,9 +138,10 @@ async fn an_index_with_many_children_for_one_node_is_refused() {
         let index = node.server.content().manifest("app", INDEX, list);
         let place = node.server.place("app");
         let name = place.repository.clone();
+        let home = gate::Home::Registry(place);
         let subjects = |digest| vec![Subject::new(digest, Some(name.clone()), Origin::Fetched)];
         let decided =
-            gate::decide(&node.admission, &node.snapshot, &place, index, Some(INDEX), Asking::Usual, subjects).await;
+            gate::decide(&node.admission, &node.snapshot, &home, index, Some(INDEX), Asking::Usual, subjects).await;
         let codes: Vec<Code> = decided.decision.violations.iter().map(|violation| violation.code).collect();
         assert_eq!(codes.contains(&Code::MalformedImage), refused, "{count}: {decided:?}");
         assert_eq!(decided.children.len(), if refused { 0 } else { count });

@@ -13,7 +13,6 @@
 //! | `habits` | what a registry did before |
 
 mod address;
-mod artifact;
 mod body;
 mod bounds;
 mod client;

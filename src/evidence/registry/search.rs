@@ -139,7 +139,7 @@ impl Search {
             Layout::Referrers => referrers::bundles(&self, &slots, signal).await,
             Layout::AttestationTag => tags::attestations(&self, &slots, signal).await,
             // Not a registry's.
-            Layout::Kept => {}
+            Layout::Kept | Layout::Directory | Layout::OciLayout | Layout::ContentStore => {}
         }
         self.questions.note(layout, |asked| asked.ended = true);
     }
@@ -194,9 +194,9 @@ impl Search {
         self.items.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// Pays for another copy of a piece that was read.
-    pub(super) fn pays(&self, copy: &[u8]) -> Result<(), Cause> {
-        self.purse.take(copy.len() as u64)
+    /// Pays for another copy, of so many bytes, of a piece that was read.
+    pub(super) fn pays(&self, bytes: u64) -> Result<(), Cause> {
+        self.purse.take(bytes)
     }
 
     /// How the person who reads the decision finds `digest` again.
@@ -268,16 +268,6 @@ fn present(answer: Answer) -> Result<Option<Answer>, Cause> {
         StatusCode::NOT_FOUND => Ok(None),
         status => Err(Cause::Misbehaved(format!("it answered {}", status.as_u16()))),
     }
-}
-
-/// Whether `answer` is a document of the kind that `fits`: by its header, and by itself where it says so.
-pub(super) fn check_kind(answer: &Answer, own: Option<&str>, fits: fn(&str) -> bool) -> Result<(), Cause> {
-    let header = answer.media_type().unwrap_or_default();
-    if fits(header) && own.is_none_or(|own| own == header) {
-        return Ok(());
-    }
-    let shown = crate::image::sanitize(own.unwrap_or(header), 80);
-    Err(Cause::Misbehaved(format!("it is not what belongs there, but {shown:?}")))
 }
 
 /// The media types that a manifest of an artifact may have, for `Accept`.
