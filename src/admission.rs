@@ -192,7 +192,9 @@ impl Admission {
             Place { repository: repository.clone(), proven: true }
         });
         let places: Vec<Place> = elsewhere.chain([place.clone()]).collect();
-        // Waiting for a turn is not the registry's time.
+        // Waiting for a turn is not the registry's time. First among those that ask the same one: a slow registry must not
+        // take the turns of all.
+        let _turn = snapshot.registry.turn(&place).await;
         let _permit = self.permits.acquire().await;
         let mut questions = Vec::new();
         let asked = timeout(limits::EVIDENCE_DEADLINE, async {
@@ -212,7 +214,7 @@ impl Admission {
             }
         });
         if asked.await.is_err() {
-            let cause = Cause::Unreachable(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
+            let cause = Cause::TimedOut(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
             gathered.findings.gaps.push(Gap { place: host, cause });
         }
         gathered.findings.asked.extend(questions.iter().flat_map(Questions::so_far));

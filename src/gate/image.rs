@@ -10,7 +10,7 @@ use crate::{
     limits,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::{Subject, gap_violation},
+        evaluate::{Subject, Tag, gap_violation},
     },
     snapshot::Snapshot,
 };
@@ -37,13 +37,18 @@ pub async fn decide(
     asking: Asking,
     subjects: impl Fn(Digest) -> Vec<Subject>,
 ) -> InRegistry {
-    let decision = admission.decide(snapshot, subjects(digest), asking).await;
+    let asked = subjects(digest);
+    let tag = asked.iter().find_map(|subject| match &subject.tag {
+        Tag::Is(tag) => Some(tag.clone()),
+        Tag::None | Tag::NotKept => None,
+    });
+    let decision = admission.decide(snapshot, asked, asking).await;
     let alone = |decision| InRegistry { decision, children: Vec::new() };
     let may_be_index = media_type.is_none_or(media_type::is_index);
     if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(admission, snapshot, &decision) {
         return alone(decision);
     }
-    let choices = match choices(snapshot, place, &digest, media_type).await {
+    let choices = match choices(snapshot, place, &digest, tag.as_deref(), media_type).await {
         Ok(Some(choices)) => choices,
         Ok(None) => return alone(decision),
         // Whose rule it is, and whether that only audits, stays as it is.
@@ -72,6 +77,7 @@ async fn choices(
     snapshot: &Snapshot,
     place: &Place,
     digest: &Digest,
+    tag: Option<&str>,
     media_type: Option<&str>,
 ) -> Result<Option<Vec<Digest>>, Violation> {
     let at = || format!("{}@{digest}", place.repository);
@@ -80,7 +86,7 @@ async fn choices(
         found: format!("{}: {why}", at()),
         fix: "build the image again with a current tool".to_owned(),
     };
-    let (bytes, stated) = match snapshot.registry.manifest(place, digest).await {
+    let (bytes, stated) = match snapshot.registry.manifest(place, digest, tag).await {
         Ok(Some(found)) => found,
         Ok(None) => {
             let found = format!("{} is not in the registry", at());

@@ -159,6 +159,21 @@ codes! {
     NotVerifiedYet = 309 "not-verified-yet"
         "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
         "start it again; the kubelet does",
+    RegistryForbidden = 310 "registry-forbidden"
+        "the registry knows who asks, and forbids it (403)"
+        "give the node's credential read access to the repository",
+    RegistryRedirects = 311 "registry-redirects"
+        "the registry redirects to where nobody is asked: plain HTTP, this node, in a circle"
+        "look at the registry, or name the host in config.toml",
+    RegistryTimeout = 312 "registry-timeout"
+        "the registry took too long"
+        "the client retries; look at the registry",
+    CredentialUnavailable = 313 "credential-unavailable"
+        "a file, helper or provider of `[credentials]` gives no credential"
+        "look at what the message names",
+    HostsUnreadable = 314 "hosts-unreadable"
+        "a hosts.toml of containerd's, or a certificate beside it, cannot be used"
+        "mend the file; the next pull works",
     PolicyInvalid = 402 "policy-invalid"
         "there is no policy that can be used"
         "mend the file; the next pull works",
@@ -250,6 +265,11 @@ impl Code {
             | Self::RegistryMisbehaved
             | Self::EvidenceTooLarge
             | Self::RegistryNotAllowed
+            | Self::RegistryForbidden
+            | Self::RegistryRedirects
+            | Self::RegistryTimeout
+            | Self::CredentialUnavailable
+            | Self::HostsUnreadable
             | Self::NotVerifiedYet => true,
             Self::NoSuchImage
             | Self::NoImageForLayer
