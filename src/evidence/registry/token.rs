@@ -320,7 +320,10 @@ fn unquote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::str::FromStr;
+
+    use super::{super::bounds::Bounds, *};
+    use crate::evidence::{CredentialSources, Place, RegistryOptions};
 
     fn challenge(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         Some(Challenge {
@@ -382,6 +385,77 @@ mod tests {
         assert_eq!(used(Some(300)), Duration::from_secs(300));
         for seconds in [Some(3600), Some(3601), Some(i64::MAX)] {
             assert_eq!(used(seconds), limits::TOKEN_LIFE_MOST, "{seconds:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_not_shown_in_plain_http_unless_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.json");
+        std::fs::write(&file, r#"{"auths":{"reg.example.com":{"username":"user","password":"hunter2"}}}"#).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let host = || crate::image::Host::from_str("reg.example.com").unwrap();
+        let place = Place { repository: "reg.example.com/app".parse().unwrap(), proven: true };
+        for (scheme, plain_http, shown) in
+            [("http", vec![], false), ("http", vec![host()], true), ("https", vec![], true)]
+        {
+            let credentials = CredentialSources { docker: vec![file.clone()], ..CredentialSources::default() };
+            let http =
+                Http::new(RegistryOptions { plain_http, credentials, ..RegistryOptions::default() }, Bounds::default());
+            let mut endpoint = Endpoint::of_registry(&http.rules, &place).unwrap();
+            endpoint.base = Url::parse(&format!("{scheme}://reg.example.com/v2/app/")).unwrap();
+            let asked = [(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"x\""))].into_iter().collect();
+            let answer = Tokens::new().obtain(&http, &endpoint, None, &asked, Instant::now()).await;
+            match answer.map_err(|failure| failure.cause) {
+                Ok(header) => assert!(shown && header.as_bytes().starts_with(b"Basic ") && header.is_sensitive()),
+                Err(Cause::Withheld(why)) => {
+                    assert!(!shown && why.contains("[registry.\"reg.example.com\"] insecure-plain-http = true"), "{why}");
+                    assert!(!why.contains("hunter2"));
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            assert_eq!(http.requests(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_credential_that_was_refused_rests_for_a_while() {
+        let tokens = Tokens::new();
+        let refused = Digest::of(b"credential");
+        tokens.refused.insert(refused, ()).await;
+        assert!(tokens.refused.contains_key(&refused));
+        assert_eq!(tokens.refused.policy().time_to_live(), Some(limits::CREDENTIAL_REFUSED));
+    }
+
+    #[test]
+    fn a_credential_goes_to_its_own_host_and_to_who_is_named_for_it() {
+        let named = |one: &str, other: &str| vec![(one.parse().unwrap(), other.parse().unwrap())];
+        for (registry, realm, token_services, expected) in [
+            ("reg.io", "https://reg.io/token", vec![], true),
+            ("reg.io", "https://reg.io:8443/token", vec![], true),
+            ("reg.io:5000", "https://reg.io/token", vec![], true),
+            ("reg.io", "http://reg.io/token", vec![], false),
+            ("reg.io", "http://auth.io/token", named("reg.io", "auth.io"), false),
+            ("reg.io", "https://auth.io/token", vec![], false),
+            ("reg.io", "https://auth.reg.io/token", vec![], false),
+            ("reg.io", "https://reg.io.evil.io/token", vec![], false),
+            ("reg.io", "https://auth.io/token", named("reg.io", "auth.io"), true),
+            ("reg.io", "https://auth.io:444/token", named("reg.io", "auth.io"), false),
+            ("reg.io", "https://auth.io/token", named("other.io", "auth.io"), false),
+            ("docker.io", "https://auth.docker.io/token", vec![], true),
+            ("docker.io", "https://registry-1.docker.io/token", vec![], true),
+            ("docker.io", "https://auth.docker.io.evil.io/token", vec![], false),
+            ("reg.io", "https://auth.docker.io/token", vec![], false),
+            ("127.0.0.1:5000", "http://127.0.0.1:5000/token", vec![], true),
+            ("127.0.0.1:5000", "http://127.0.0.1:5001/token", vec![], false),
+            ("127.0.0.1:5000", "https://127.0.0.1:5001/token", vec![], false),
+        ] {
+            let http = Http::new(RegistryOptions { token_services, ..RegistryOptions::default() }, Bounds::default());
+            let place = Place { repository: format!("{registry}/library/app").parse().unwrap(), proven: true };
+            let endpoint = Endpoint::of_registry(&http.rules, &place).unwrap();
+            let challenge = Challenge { realm: realm.to_owned(), ..Challenge::default() };
+            let asked = service(&http, &endpoint, &challenge).and_then(|url| may_have(&http, &endpoint, &url));
+            assert_eq!(asked.is_ok(), expected, "{registry} {realm}: {asked:?}");
         }
     }
 
