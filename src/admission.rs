@@ -5,11 +5,14 @@
 //! decision still holds. What this node has kept is looked at before anybody is asked. One subject that is admitted
 //! admits the request; what the policy does not admit, or cannot tell, a pass of break-glass may.
 
+mod private;
+
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
+use self::private::Private;
 use crate::{
     break_glass::Passes,
     clock::Clock,
@@ -41,6 +44,7 @@ pub struct Admission {
     permits: Semaphore,
     one_time: OneTime,
     passes: Arc<Passes>,
+    private: Private,
 }
 
 impl Admission {
@@ -48,7 +52,8 @@ impl Admission {
     pub fn new(clock: Arc<Clock>, kept: Kept) -> Self {
         let permits = Semaphore::new(limits::PARALLEL_DECISIONS);
         let (one_time, passes) = (OneTime::default(), Arc::new(Passes::none()));
-        Self { decisions: Decisions::default(), kept, clock, permits, one_time, passes }
+        let (decisions, private) = (Decisions::default(), Private::default());
+        Self { decisions, kept, clock, permits, one_time, passes, private }
     }
 
     /// As well by `passes` of break-glass.
@@ -77,6 +82,11 @@ impl Admission {
         self.decisions.len()
     }
 
+    /// Images that could not be judged of late because their registry wants credentials.
+    pub fn unauthorized(&self) -> usize {
+        self.private.count()
+    }
+
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
     pub async fn decide(
         self: &Arc<Self>,
@@ -91,6 +101,7 @@ impl Admission {
         // With a pass in hand nobody waits for a registry.
         let asking = if covering().is_some() { Asking::Offline } else { asking };
         let decision = self.by_policy(snapshot, subjects.clone(), asking).await;
+        decision.digest.inspect(|digest| self.private.note(*digest, &decision));
         let is_admitted = decision.verdict == Verdict::Allow || decision.audit_only;
         match covering().filter(|_| !is_admitted) {
             Some((pass, subject)) => pass.admit(&subject, decision),

@@ -15,11 +15,11 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::acknowledged::{Acknowledged, PodName};
 use self::{
     acknowledged::DoctorTable,
     registries::{CredentialsTable, HostsTable, RegistryTable},
 };
-pub use self::acknowledged::{Acknowledged, PodName};
 
 use crate::{
     document::{Places, Problem, Problems, read},

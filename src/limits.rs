@@ -86,6 +86,10 @@ pub const CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub const CREDENTIAL_SLACK: Duration = Duration::from_secs(60);
 /// Time for which a credential that was refused is not shown again.
 pub const CREDENTIAL_REFUSED: Duration = Duration::from_secs(30);
+/// Images of which it is remembered that their registry wants credentials.
+pub const PRIVATE_IMAGES: usize = 4096;
+/// For how long that is remembered after the last request, and looked for in the audit.
+pub const PRIVATE_MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Requests of which a person is told.
 pub const REQUESTS_TOLD: usize = 256;
 /// Characters of one of them.

@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// How to say it.
     #[arg(short, long, default_value = "text")]
     output: Output,
-    /// Also say how many requests it took, and how long.
+    /// Also say which requests it took: of whom, for what, what was answered and after how many milliseconds.
     #[arg(short, long)]
     verbose: bool,
     /// Where the daemon keeps what outlives a restart.
@@ -79,6 +79,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         if arguments.verbose {
             let requests = snapshot.registry.requests();
             warn!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
+            snapshot.registry.told().iter().for_each(|told| warn!("  {told}"));
         }
         code
     })

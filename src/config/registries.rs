@@ -64,7 +64,9 @@ pub(super) fn read(
         if let Some(service) = table.token_service {
             match service.get_ref().parse::<Host>() {
                 Ok(service) => options.token_services.push((host.clone(), service)),
-                Err(_) => problems.push(places.problem(service.span(), "a token service is a host: no scheme, no path")),
+                Err(_) => {
+                    problems.push(places.problem(service.span(), "a token service is a host: no scheme, no path"))
+                }
             }
         }
         options.configured.push(host);

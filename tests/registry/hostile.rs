@@ -20,8 +20,8 @@ use std::{
     },
 };
 
-use pullgate::evidence::Place;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use pullgate::evidence::Place;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 

@@ -127,7 +127,10 @@ async fn an_image_whose_mirror_and_registry_have_many_bogus_pieces_is_read_to_th
     mirror.content().signatures("app", image, &bogus);
     server.content().signatures("app", image, &[&bogus[..], &[(b"good", "s")]].concat());
     let files = Files::new();
-    files.hosts(&server.host(), &format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.host(), mirror.host()));
+    files.hosts(
+        &server.host(),
+        &format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.host(), mirror.host()),
+    );
     // What a mirror offers takes nothing from what the registry may offer.
     let bounds = Bounds { evidence_items: 31, ..in_order() };
     let gathered = gather(&files.client(bounds), server.place("app"), image, TAG).await;

@@ -48,7 +48,10 @@ async fn what_a_mirror_has_the_registry_need_not_be_asked_for() {
     drop(stream);
     assert!(pair.registry.seen().is_empty());
     let asked = pair.mirror.seen();
-    assert!(asked.iter().all(|request| request.query("ns") == Some(&pair.registry.host().replace(':', "%3A"))), "{asked:?}");
+    assert!(
+        asked.iter().all(|request| request.query("ns") == Some(&pair.registry.host().replace(':', "%3A"))),
+        "{asked:?}"
+    );
     assert!(asked.iter().all(|request| request.header("authorization").is_none()));
 }
 
@@ -169,11 +172,17 @@ async fn a_hosts_file_that_cannot_be_read_asks_nobody_and_minds_no_other_registr
         assert!(matches!(gap.cause, Cause::HostsUnreadable(_)), "{gap:?}");
         assert!(gap.cause.to_string().contains(line), "{gap:?}");
         let violation = gap_violation(gap);
-        assert_eq!((violation.code, violation.code.verdict()), (Code::HostsUnreadable, pullgate::policy::decision::Verdict::Inconclusive));
+        assert_eq!(
+            (violation.code, violation.code.verdict()),
+            (Code::HostsUnreadable, pullgate::policy::decision::Verdict::Inconclusive)
+        );
         assert!(gathered.found.is_empty() && gathered.asked.iter().all(|asked| !asked.absent()), "{gathered:?}");
         let place = pair.registry.place("app");
         assert!(matches!(client.resolve(&place, "v1").await, Err(Gap { cause: Cause::HostsUnreadable(_), .. })));
-        assert!(matches!(client.manifest(&place, &pair.image, None).await, Err(Gap { cause: Cause::HostsUnreadable(_), .. })));
+        assert!(matches!(
+            client.manifest(&place, &pair.image, None).await,
+            Err(Gap { cause: Cause::HostsUnreadable(_), .. })
+        ));
         assert_eq!((client.requests(), pair.registry.seen().len(), pair.mirror.seen().len()), (0, 0, 0));
         assert!(gather(&client, pair.mirror.place("app"), pair.image, TAG).await.gaps.is_empty());
         pair.mirror.forget();

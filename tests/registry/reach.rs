@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pullgate::evidence::{CredentialSources, RegistryOptions, registry::{Bounds, Registry}};
+use pullgate::evidence::{
+    CredentialSources, RegistryOptions,
+    registry::{Bounds, Registry},
+};
 
 use super::hostile::Authority;
 

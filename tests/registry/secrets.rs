@@ -103,7 +103,9 @@ async fn an_identity_token_is_changed_and_a_registry_token_shown() {
     let seen = private.server.seen();
     let token = seen.iter().find(|request| request.path() == "/token").unwrap();
     assert_eq!((token.method.as_str(), token.query("scope")), ("POST", None));
-    for part in ["grant_type=refresh_token", "refresh_token=refresh", "scope=repository%3Aapp%3Apull", "service=hostile"] {
+    for part in
+        ["grant_type=refresh_token", "refresh_token=refresh", "scope=repository%3Aapp%3Apull", "service=hostile"]
+    {
         assert!(token.body.contains(part), "{}", token.body);
     }
     private.files.docker(&format!(r#"{{"auths":{{"{host}":{{"registrytoken":"secret"}}}}}}"#));
@@ -254,10 +256,9 @@ async fn a_token_is_for_the_credential_that_it_was_issued_for() {
     // What was issued is refused now, and the credential has changed.
     private.server.require_token(&private.realm(&private.server), "newer");
     private.server.require_login("user", "another");
-    private.files.docker(&format!(
-        r#"{{"auths":{{"{}":{{"username":"user","password":"another"}}}}}}"#,
-        private.server.host()
-    ));
+    private
+        .files
+        .docker(&format!(r#"{{"auths":{{"{}":{{"username":"user","password":"another"}}}}}}"#, private.server.host()));
     assert_eq!(gather(&client, private.server.place("app"), private.image, TAG).await.texts(), ["payload sig"]);
 }
 

@@ -331,7 +331,11 @@ mod tests {
             ("docker.io", "https://registry-1.docker.io/x", Some(Reach::Network)),
         ] {
             let url = Url::parse(target).unwrap();
-            assert_eq!(rules.named_by(&endpoint(&rules, registry, true), &url).ok(), expected, "{registry} names {target}");
+            assert_eq!(
+                rules.named_by(&endpoint(&rules, registry, true), &url).ok(),
+                expected,
+                "{registry} names {target}"
+            );
         }
         let url = Url::parse("http://127.0.0.1:9000/").unwrap();
         let claimed = endpoint(&rules, "localhost:7000", false);

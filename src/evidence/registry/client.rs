@@ -91,3 +91,23 @@ fn build(
 fn unusable(error: &dyn std::error::Error) -> Cause {
     Cause::Unreachable(format!("no HTTP client could be made: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_of_certificates_that_changed_are_not_kept_without_end() {
+        let clients = Clients::new(Duration::from_secs(1), Duration::from_secs(1), 1);
+        for _ in 0..=limits::TLS_CLIENTS {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+            let mut trust = Trust::default();
+            trust.add_authorities(&pem).unwrap();
+            clients.get(Reach::Anywhere, true, &Arc::new(trust.sealed())).await.unwrap();
+        }
+        clients.get(Reach::Anywhere, true, &Arc::default()).await.unwrap();
+        let made = clients.made.lock().unwrap().len();
+        assert!((2..=limits::TLS_CLIENTS).contains(&made), "{made}");
+    }
+}

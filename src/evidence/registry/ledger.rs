@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,14 @@ pub struct Told {
     pub status: Option<u16>,
     /// Time to the head of the answer.
     pub took: Duration,
+}
+
+impl fmt::Display for Told {
+    /// As one line: host, what, status, time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+        write!(f, "{}  {}  {status}  {} ms", self.host, self.what, self.took.as_millis())
+    }
 }
 
 /// The last [`limits::REQUESTS_TOLD`] requests.
@@ -62,6 +71,7 @@ mod tests {
         assert_eq!(all.len(), limits::REQUESTS_TOLD);
         assert_eq!((all[0].host.as_str(), all[0].what.as_str()), ("reg.io:5000", "GET /v2/a"));
         assert_eq!(all.last().unwrap().what.chars().count(), limits::REQUEST_CHARS);
-        assert_eq!(all.last().unwrap().status, None);
+        assert_eq!(all[0].to_string(), "reg.io:5000  GET /v2/a  200  0 ms");
+        assert!(all.last().unwrap().to_string().ends_with("  no answer  3 ms"));
     }
 }

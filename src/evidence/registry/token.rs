@@ -226,10 +226,13 @@ fn may_have(http: &Http, endpoint: &Endpoint, url: &Url) -> Result<(), Cause> {
 }
 
 fn url_encoded(parameters: &[(&str, &str)]) -> String {
-    reqwest::Url::parse("form:").map_or_else(|_| String::new(), |mut form| {
-        form.query_pairs_mut().extend_pairs(parameters);
-        form.query().unwrap_or_default().to_owned()
-    })
+    reqwest::Url::parse("form:").map_or_else(
+        |_| String::new(),
+        |mut form| {
+            form.query_pairs_mut().extend_pairs(parameters);
+            form.query().unwrap_or_default().to_owned()
+        },
+    )
 }
 
 /// Whether a name with a password is what is asked for.
@@ -409,7 +412,10 @@ mod tests {
             match answer.map_err(|failure| failure.cause) {
                 Ok(header) => assert!(shown && header.as_bytes().starts_with(b"Basic ") && header.is_sensitive()),
                 Err(Cause::Withheld(why)) => {
-                    assert!(!shown && why.contains("[registry.\"reg.example.com\"] insecure-plain-http = true"), "{why}");
+                    assert!(
+                        !shown && why.contains("[registry.\"reg.example.com\"] insecure-plain-http = true"),
+                        "{why}"
+                    );
                     assert!(!why.contains("hunter2"));
                 }
                 Err(other) => panic!("{other:?}"),

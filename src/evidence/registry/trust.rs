@@ -38,7 +38,8 @@ impl Trust {
         for part in self.authorities.iter().chain(&self.identity) {
             all += &format!("{}\n{part}", part.len());
         }
-        self.id = (!all.is_empty() || self.skip_verify).then(|| Digest::of(format!("{}{all}", self.skip_verify).as_bytes()));
+        self.id =
+            (!all.is_empty() || self.skip_verify).then(|| Digest::of(format!("{}{all}", self.skip_verify).as_bytes()));
         self
     }
 

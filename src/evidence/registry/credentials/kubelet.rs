@@ -286,7 +286,8 @@ impl Provider {
             _ => return Err(broken("`cacheKeyType` of its answer is not Image, Registry or Global".to_owned())),
         };
         let stated = response.cache_duration.as_deref().unwrap_or(&self.default_cache_duration);
-        let stated = duration(stated).ok_or_else(|| broken("`cacheDuration` of its answer is no duration".to_owned()))?;
+        let stated =
+            duration(stated).ok_or_else(|| broken("`cacheDuration` of its answer is no duration".to_owned()))?;
         let stated = stated.min(limits::CREDENTIAL_LIFE);
         // Asked again before it ends, not when somebody was refused with it.
         let life = stated.saturating_sub(limits::CREDENTIAL_SLACK.min(stated / 10));
@@ -384,7 +385,10 @@ mod tests {
         }
         let twice = format!("{good}{}", good.split_once("providers:\n").unwrap().1);
         assert!(Document::parse(&twice).err().unwrap().contains("two providers"));
-        assert!(!Document::parse(&format!("{good}  tokenAttributes: {{requireServiceAccount: true}}\n")).unwrap().providers[0]
-            .is_about(&"a.amazonaws.com".parse().unwrap(), "x"));
+        assert!(
+            !Document::parse(&format!("{good}  tokenAttributes: {{requireServiceAccount: true}}\n")).unwrap().providers
+                [0]
+            .is_about(&"a.amazonaws.com".parse().unwrap(), "x")
+        );
     }
 }

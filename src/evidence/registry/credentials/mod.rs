@@ -23,10 +23,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Credential {
     /// A name and a password.
-    Basic {
-        user: String,
-        password: Secret,
-    },
+    Basic { user: String, password: Secret },
     /// What a token service changes into an access token (OAuth 2, a refresh token).
     Identity(Secret),
     /// An access token.

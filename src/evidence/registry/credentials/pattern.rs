@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn the_closest_counts() {
         let all = ["*.io", "reg.io", "reg.io/team", "reg.io/team/app", "other.io/team/app/x"].map(str::to_owned);
-        let found = |path: &str| closest(all.iter().map(|text| (text, ())), &"reg.io".parse().unwrap(), path).unwrap().0;
+        let found =
+            |path: &str| closest(all.iter().map(|text| (text, ())), &"reg.io".parse().unwrap(), path).unwrap().0;
         assert_eq!(found("a"), "reg.io");
         assert_eq!(found("team/b"), "reg.io/team");
         assert_eq!(found("team/app/x"), "reg.io/team/app");

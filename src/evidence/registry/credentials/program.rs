@@ -82,7 +82,8 @@ impl Programs {
 async fn exchange(path: &Path, run: Run<'_>) -> Result<Said, String> {
     let failed = |error: io::Error| error.to_string();
     let owned = path.to_owned();
-    let program = tokio::task::spawn_blocking(move || only_roots(&owned)).await.map_err(|error| error.to_string())??;
+    let program =
+        tokio::task::spawn_blocking(move || only_roots(&owned)).await.map_err(|error| error.to_string())??;
     let mut command = Command::new(program);
     command.args(run.arguments).env_clear().envs(ENVIRONMENT);
     command.envs(run.environment.iter().map(|(name, value)| (name, value)));

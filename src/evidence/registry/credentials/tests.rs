@@ -167,7 +167,8 @@ async fn a_file_that_cannot_be_used_is_an_error_without_its_content() {
 
 #[tokio::test]
 async fn a_helper_is_asked_for_the_host_and_finds_little_of_its_environment() {
-    let node = Node::docker(r#"{"credsStore":"all","credHelpers":{"reg.io":"one"},"auths":{"reg.io":{"auth":"eDp5"}}}"#);
+    let node =
+        Node::docker(r#"{"credsStore":"all","credHelpers":{"reg.io":"one"},"auths":{"reg.io":{"auth":"eDp5"}}}"#);
     node.plugin("docker-credential-one", r#"echo '{"ServerURL":"x","Username":"u","Secret":"hunter2"}'"#);
     assert_eq!(node.of("reg.io/app").await, Ok(basic("u", "hunter2")));
     let asked = fs::read_to_string(node.path("asked")).unwrap();
@@ -291,7 +292,8 @@ async fn an_answer_is_kept_for_what_it_is_about_and_as_long_as_it_says() {
     ] {
         let node = Node::kubelet(&response(key, duration, &format!(r#"{{"*.reg.io":{LOGIN}}}"#)));
         let credentials = node.credentials();
-        for (repository, runs) in ["eu.reg.io/a", "eu.reg.io/a", "eu.reg.io/b", "us.reg.io/a"].into_iter().zip(expected) {
+        for (repository, runs) in ["eu.reg.io/a", "eu.reg.io/a", "eu.reg.io/b", "us.reg.io/a"].into_iter().zip(expected)
+        {
             assert_eq!(find(&credentials, repository).await, Ok(basic("u", "hunter2")));
             assert_eq!(node.runs(), runs, "{key} {duration} {repository}");
         }
@@ -324,7 +326,10 @@ async fn an_answer_is_renewed_before_it_ends_and_kept_no_longer_than_is_sensible
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_question_is_asked_once_at_a_time_and_only_so_many_at_all() {
-    let slow = format!("echo in >> $0.log; sleep 0.3; echo out >> $0.log\n{}", response("Image", "1h", &format!(r#"{{"*.reg.io":{LOGIN}}}"#)));
+    let slow = format!(
+        "echo in >> $0.log; sleep 0.3; echo out >> $0.log\n{}",
+        response("Image", "1h", &format!(r#"{{"*.reg.io":{LOGIN}}}"#))
+    );
     let node = Node::kubelet(&slow);
     let credentials = std::sync::Arc::new(node.credentials());
     let ask = |repository: String| {
@@ -426,8 +431,10 @@ fn nothing_shows_a_secret() {
         };
         assert!(!format!("{header:?}").contains("hunter2"));
     }
-    let ids: std::collections::HashSet<_> =
-        all.iter().flat_map(|credential| ["https://a.io/v2/x/", "https://b.io/v2/x/"].map(|place| credential.id(place))).collect();
+    let ids: std::collections::HashSet<_> = all
+        .iter()
+        .flat_map(|credential| ["https://a.io/v2/x/", "https://b.io/v2/x/"].map(|place| credential.id(place)))
+        .collect();
     assert_eq!(ids.len(), 6);
     let unfit = Credential::Registry(Secret("hunter2\n".to_owned()));
     let Credential::Registry(token) = unfit else { unreachable!() };

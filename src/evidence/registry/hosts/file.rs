@@ -236,8 +236,8 @@ mod tests {
     fn hosts_stand_in_the_order_of_the_file_and_the_registry_is_last() {
         let text = "server = \"https://up.io\"\n[host.\"https://z.io\"]\n[host.\"http://a.io:5000\".header]\nx = \"y\"\n\
                     [host.\"m.io\"]\n[host.\"http://a.io:5000\"]\nskip_verify = true\n";
-        let expected =
-            ["https://z.io/v2", "http://a.io:5000/v2", "https://m.io/v2", "https://up.io/v2"].map(|url| Some(url.to_owned()));
+        let expected = ["https://z.io/v2", "http://a.io:5000/v2", "https://m.io/v2", "https://up.io/v2"]
+            .map(|url| Some(url.to_owned()));
         assert_eq!(servers(text), expected);
         assert_eq!(servers("[host.\"m.io\"]"), [Some("https://m.io/v2".to_owned()), None]);
         assert_eq!(entries("").unwrap(), [Entry::registry()]);
@@ -264,11 +264,13 @@ mod tests {
     #[test]
     fn every_form_of_a_value_is_read() {
         let entry = |text: &str| entries(text).unwrap().remove(0);
-        let found = entry("ca = \"ca.pem\"\nclient = \"/both.pem\"\ncapabilities = [\"Pull\", \"push\"]\nskip_verify = false");
+        let found =
+            entry("ca = \"ca.pem\"\nclient = \"/both.pem\"\ncapabilities = [\"Pull\", \"push\"]\nskip_verify = false");
         assert_eq!(found.ca, [Path::new("/etc/containerd/certs.d/reg.io/ca.pem")]);
         assert_eq!(found.client, Some(("/both.pem".into(), None)));
         assert_eq!((found.pull, found.resolve, found.referrers, found.skip_verify), (true, false, false, Some(false)));
-        let found = entry("ca = [\"/a\", \"/b\"]\nclient = [[\"/c\", \"k\"]]\n[header]\nx-a = \"1\"\nx-b = [\"2\", \"3\"]");
+        let found =
+            entry("ca = [\"/a\", \"/b\"]\nclient = [[\"/c\", \"k\"]]\n[header]\nx-a = \"1\"\nx-b = [\"2\", \"3\"]");
         assert_eq!(found.ca.len(), 2);
         assert_eq!(found.client, Some(("/c".into(), Some("/etc/containerd/certs.d/reg.io/k".into()))));
         assert_eq!(found.header.get_all("x-b").iter().count(), 2);

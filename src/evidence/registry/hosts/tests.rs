@@ -165,7 +165,10 @@ async fn nothing_is_loosened_and_no_secret_spread_by_a_hosts_file_alone() {
     all.write("containerd/_default/hosts.toml", &format!("client = \"both.pem\"\n{text}"));
     let found = all.of("reg.io").await.unwrap().unwrap();
     assert!(found.hosts[0].header.is_empty() && !found.hosts[0].trust.is_some());
-    all.write("containerd/_default/hosts.toml", &format!("server = \"https://proxy.io\"\nclient = \"both.pem\"\n{text}"));
+    all.write(
+        "containerd/_default/hosts.toml",
+        &format!("server = \"https://proxy.io\"\nclient = \"both.pem\"\n{text}"),
+    );
     let found = all.of("reg.io").await.unwrap().unwrap();
     assert!(found.hosts[0].header.len() == 1 && found.hosts[0].trust.is_some());
 }
