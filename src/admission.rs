@@ -205,7 +205,7 @@ impl Admission {
         let places: Vec<Place> = elsewhere.chain([place.clone()]).collect();
         // Waiting for a turn is not the registry's time. First among those that ask the same one: a slow registry must not
         // take the turns of all.
-        let _turn = snapshot.registry.turn(&place).await;
+        let _turn = snapshot.registry.turn(&places).await;
         let _permit = self.permits.acquire().await;
         let mut questions = Vec::new();
         let asked = timeout(limits::EVIDENCE_DEADLINE, async {

@@ -57,7 +57,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("HELPER_FAILED", CREDENTIALS, "a_provider_that_misbehaves_is_an_error_that_is_remembered_for_a_moment"),
     ("HOSTS_FILE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
     ("HOST_AUTHORITIES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
-    ("MIRRORS", "src/evidence/registry/hosts/file.rs", "mistakes_name_the_line"),
+    ("MIRRORS", "src/evidence/registry/hosts/file.rs", "as_many_mirrors_are_asked_as_there_is_time_for"),
     ("MIRROR_HEDGE", MIRRORS, "a_mirror_that_is_slow_delays_no_other_host_for_long"),
     ("MIRROR_PATIENCE", MIRRORS, "what_is_wrong_with_a_mirror_counts_only_where_the_registry_could_not_tell_either"),
     ("PARALLEL_HELPERS", CREDENTIALS, "one_question_is_asked_once_at_a_time_and_only_so_many_at_all"),

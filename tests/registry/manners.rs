@@ -70,7 +70,7 @@ async fn one_slow_registry_holds_up_nobody_who_asks_another() {
         .map(|number| {
             let (registry, place) = (registry.clone(), slow.place(&format!("app{number}")));
             tokio::spawn(async move {
-                let _turn = registry.turn(&place).await;
+                let _turn = registry.turn(std::slice::from_ref(&place)).await;
                 gather(&registry, place, Digest::of(b"x"), ALL).await
             })
         })
@@ -82,7 +82,7 @@ async fn one_slow_registry_holds_up_nobody_who_asks_another() {
         .map(|(path, image)| {
             let (registry, place) = (registry.clone(), quick.place(&path));
             tokio::spawn(async move {
-                let _turn = registry.turn(&place).await;
+                let _turn = registry.turn(std::slice::from_ref(&place)).await;
                 let gathered = gather(&registry, place, image, TAG).await;
                 (path, gathered, begin.elapsed())
             })

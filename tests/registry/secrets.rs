@@ -234,6 +234,18 @@ async fn a_wrong_password_is_not_shown_again_and_again() {
 }
 
 #[tokio::test]
+async fn what_one_request_is_refused_the_others_are_not() {
+    let private = private().await;
+    private.server.on("/referrers/", |_, _| Reply::status(401).with("WWW-Authenticate", "Basic realm=\"x\""));
+    let client = private.files.client(in_order());
+    for _ in 0..2 {
+        let gathered = gather(&client, private.server.place("app"), private.image, ALL).await;
+        assert_eq!(gathered.texts(), ["payload sig"]);
+        assert_eq!(gathered.gap(), &Cause::Unauthorized);
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_never_has_enough_is_asked_a_few_times() {
     let private = private().await;
     private.server.on("/v2/", |_, _| Reply::status(401).with("WWW-Authenticate", "Basic realm=\"x\""));

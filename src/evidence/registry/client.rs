@@ -27,8 +27,11 @@ pub(super) struct Clients {
     connect: Duration,
     idle: Duration,
     kept: usize,
-    made: Mutex<HashMap<(Reach, bool, Option<Digest>), Client>>,
+    made: Mutex<HashMap<Kind, Client>>,
 }
+
+/// How far a client reaches, whether with TLS, and by which certificates.
+type Kind = (Reach, bool, Option<Digest>);
 
 impl Clients {
     /// No clients yet. They take `connect` for a connection and keep `kept` of them for each host, each for

@@ -132,15 +132,19 @@ impl Http {
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         let token = self.tokens.held(ask.endpoint).await;
         let asked = self.follow(ask, token.as_ref()).await?;
-        if asked.response.status() != StatusCode::UNAUTHORIZED || !asked.at_home {
+        if !asked.is_refused() {
+            if token.is_some() {
+                self.tokens.worked(ask.endpoint).await;
+            }
             return self.answer(ask, asked).await;
         }
         let challenge = asked.response.headers().clone();
         drop(asked);
         let token = self.tokens.obtain(self, ask.endpoint, token.as_ref(), &challenge, ask.until).await?;
         let asked = self.follow(ask, Some(&token)).await?;
-        if asked.response.status() == StatusCode::UNAUTHORIZED && asked.at_home {
-            self.tokens.refused(ask.endpoint, &token).await;
+        match asked.is_refused() {
+            true => self.tokens.refused(ask.endpoint, &token).await,
+            false => self.tokens.worked(ask.endpoint).await,
         }
         self.answer(ask, asked).await
     }
@@ -256,6 +260,13 @@ struct Asked {
     until: Instant,
     /// Whether it came from the registry itself, not from where it redirects to.
     at_home: bool,
+}
+
+impl Asked {
+    /// Whether the registry itself wants to know who asks, or somebody else.
+    fn is_refused(&self) -> bool {
+        self.response.status() == StatusCode::UNAUTHORIZED && self.at_home
+    }
 }
 
 impl Answer {

@@ -212,9 +212,9 @@ impl Registry {
         self.0.http.ledger.all()
     }
 
-    /// Waits until few enough others ask the registry of `place`; it is asked as long as the turn is held.
-    pub async fn turn(&self, place: &Place) -> Turn {
-        Turn(self.0.turns.take(place).await)
+    /// Waits until few enough others ask the registries of `places`; they are asked as long as the turn is held.
+    pub async fn turn(&self, places: &[Place]) -> Turn {
+        Turn(self.0.turns.take(places).await)
     }
 
     fn deadline(&self) -> Instant {
@@ -242,9 +242,9 @@ impl Registry {
     }
 }
 
-/// The right to ask one registry, until it is dropped.
+/// The right to ask some registries, until it is dropped.
 #[must_use]
-pub struct Turn(#[allow(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+pub struct Turn(#[allow(dead_code, reason = "held, not read")] Vec<OwnedSemaphorePermit>);
 
 /// What the hosts of a registry answered, one after the other. That there is nothing is for the registry itself to say, and
 /// what it cannot say is what went wrong.

@@ -29,6 +29,8 @@ pub(super) struct Tokens {
     held: moka::future::Cache<String, Token>,
     /// Credentials that were refused a moment ago: asking with them again may lock an account.
     refused: moka::future::Cache<Digest, ()>,
+    /// Those that were taken a moment ago: what is refused then is the request, not the credential.
+    worked: moka::future::Cache<Digest, ()>,
 }
 
 #[derive(Clone)]
@@ -41,9 +43,11 @@ struct Token {
 
 impl Tokens {
     pub(super) fn new() -> Self {
-        let refused = moka::future::Cache::builder().max_capacity(limits::TOKENS);
-        let refused = refused.time_to_live(limits::CREDENTIAL_REFUSED).build();
-        Self { held: moka::future::Cache::new(limits::TOKENS), refused }
+        let moment = || {
+            let cache = moka::future::Cache::builder().max_capacity(limits::TOKENS);
+            cache.time_to_live(limits::CREDENTIAL_REFUSED).build()
+        };
+        Self { held: moka::future::Cache::new(limits::TOKENS), refused: moment(), worked: moment() }
     }
 
     /// The `Authorization` header for `endpoint`, if a token for it is at hand.
@@ -83,9 +87,17 @@ impl Tokens {
         let key = endpoint.key();
         if let Some(held) = self.held.get(&key).await.filter(|held| held.header == *token) {
             self.held.invalidate(&key).await;
-            if let Some(credential) = held.credential {
+            if let Some(credential) = held.credential.filter(|credential| !self.worked.contains_key(credential)) {
                 self.refused.insert(credential, ()).await;
             }
+        }
+    }
+
+    /// The token at hand was taken.
+    pub(super) async fn worked(&self, endpoint: &Endpoint) {
+        let credential = self.held.get(&endpoint.key()).await.and_then(|held| held.credential);
+        if let Some(credential) = credential.filter(|credential| !self.worked.contains_key(credential)) {
+            self.worked.insert(credential, ()).await;
         }
     }
 

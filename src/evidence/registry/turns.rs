@@ -1,6 +1,6 @@
 //! How many ask one registry at the same time: one that is slow must not take the turns of all others.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,10 +16,16 @@ impl Default for Turns {
 }
 
 impl Turns {
-    pub(super) async fn take(&self, place: &Place) -> Option<OwnedSemaphorePermit> {
-        let key = if place.proven { place.repository.host.as_str() } else { "" };
-        let turns = self.0.get_with(key.to_owned(), || Arc::new(Semaphore::new(limits::PARALLEL_OF_REGISTRY)));
-        turns.acquire_owned().await.ok()
+    /// A turn at each registry of `places`. They are taken in one order by all, so that nobody waits for who waits for him.
+    pub(super) async fn take(&self, places: &[Place]) -> Vec<OwnedSemaphorePermit> {
+        let key = |place: &Place| if place.proven { place.repository.host.to_string() } else { String::new() };
+        let keys: BTreeSet<String> = places.iter().map(key).collect();
+        let mut taken = Vec::new();
+        for key in keys {
+            let turns = self.0.get_with(key, || Arc::new(Semaphore::new(limits::PARALLEL_OF_REGISTRY)));
+            taken.extend(turns.acquire_owned().await.ok());
+        }
+        taken
     }
 }
 
@@ -40,10 +46,11 @@ mod tests {
         let turns = Turns::default();
         let mut held = Vec::new();
         for number in 0..limits::PARALLEL_OF_REGISTRY {
-            held.push(turns.take(&place("slow.io", true)).await);
-            held.push(turns.take(&place(&format!("claimed{number}.io"), false)).await);
+            // Twice the same registry is one turn.
+            held.push(turns.take(&[place("slow.io", true), place("slow.io", true)]).await);
+            held.push(turns.take(&[place(&format!("claimed{number}.io"), false)]).await);
         }
-        let later = async |place: Place| timeout(Duration::from_secs(3600), turns.take(&place)).await.is_err();
+        let later = async |place: Place| timeout(Duration::from_secs(3600), turns.take(&[place])).await.is_err();
         assert!(later(place("slow.io", true)).await);
         assert!(later(place("yet-another.io", false)).await);
         assert!(!later(place("quick.io", true)).await);

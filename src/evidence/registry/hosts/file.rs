@@ -86,11 +86,9 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Problems> {
     // A host may have its headers before its own heading.
     let first = |table: &Table| table.header.keys().map(|name| name.span().start).min().unwrap_or(usize::MAX);
     in_order.sort_by_key(|(server, table)| server.span().start.min(first(table)));
-    if let Some((beyond, _)) = in_order.get(limits::MIRRORS) {
-        let why = format!("more than {} hosts", limits::MIRRORS);
-        reading.problems.push(reading.places.problem(beyond.span(), why));
-    }
     let mut entries: Vec<Entry> = in_order.iter().map(|(server, table)| reading.entry(Some(server), table)).collect();
+    // Those that are too many are read as well, and not asked: only the registry itself must be.
+    entries.truncate(limits::MIRRORS);
     let server = hosts.server.as_ref().filter(|server| !server.get_ref().is_empty());
     entries.push(reading.entry(server, &top));
     match reading.problems.is_empty() {
@@ -205,9 +203,9 @@ fn strings(value: &Value) -> Option<Vec<&str>> {
     }
 }
 
-fn pairs(value: &Value) -> Option<Vec<(&str, Option<&str>)>> {
-    let pair = |value| match value {
-        &Value::String(ref both) => Some((both.as_str(), None)),
+fn pairs<'a>(value: &'a Value) -> Option<Vec<(&'a str, Option<&'a str>)>> {
+    let pair = |value: &'a Value| match value {
+        Value::String(both) => Some((both.as_str(), None)),
         Value::Array(pair) => match pair.as_slice() {
             [Value::String(certificate), Value::String(key)] => Some((certificate.as_str(), Some(key.as_str()))),
             _ => None,
@@ -280,8 +278,15 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_line() {
+    fn as_many_mirrors_are_asked_as_there_is_time_for() {
         let many: String = (0..=limits::MIRRORS).map(|number| format!("[host.\"m{number}.io\"]\n")).collect();
+        let found = servers(&many);
+        assert_eq!(found.len(), limits::MIRRORS + 1);
+        assert_eq!((found[0].as_deref(), found.last().unwrap()), (Some("https://m0.io/v2"), &None));
+    }
+
+    #[test]
+    fn mistakes_name_the_line() {
         for (text, why) in [
             ("server = ", "hosts.toml:1:"),
             ("server = 5", "hosts.toml:1:10: "),
@@ -297,7 +302,6 @@ mod tests {
             ("[header]\na = 5", "hosts.toml:2:1: a header is"),
             ("[header]\nHost = \"evil.io\"", "hosts.toml:2:1: this header"),
             ("[host.\"m.io\"]\n[host.\"m.io\"]", "hosts.toml:2:"),
-            (&many, "more than 4 hosts"),
         ] {
             let told = entries(text).unwrap_err().to_string();
             assert!(told.contains(why), "{told}\n{why}");
