@@ -99,8 +99,7 @@ pub fn gap_violation(gap: &Gap) -> Violation {
         Cause::Unauthorized => {
             (Code::RegistryUnauthorized, "give the node read access, or put signatures where it has")
         }
-        // The cause names the line that is missing.
-        Cause::Withheld(_) => (Code::RegistryUnauthorized, "name its token service in config.toml"),
+        Cause::Withheld(_) => (Code::RegistryUnauthorized, "add the line that the reason names to config.toml"),
         Cause::NoCredential(_) => (Code::CredentialUnavailable, "look at [credentials] in config.toml"),
         Cause::Forbidden => (Code::RegistryForbidden, "give the node's credential read access"),
         Cause::Throttled => (Code::RegistryThrottled, ""),

@@ -320,6 +320,50 @@ async fn a_registry_that_asks_for_nothing_gets_nothing_and_no_program_runs() {
     assert!(!ran.exists() && shown(&open.seen()).is_empty());
 }
 
+/// What is logged at every level, by pullgate and by all below it.
+#[derive(Clone, Default)]
+struct Logged(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_at_any_level_or_left_on_the_disk() {
+    let mut private = private().await;
+    private.server.require_token(&private.realm(&private.server), "hunter2-token");
+    let host = private.server.host();
+    private.files.docker(&format!(r#"{{"credHelpers":{{"{host}":"x"}}}}"#));
+    let answer = r#"echo '{"ServerURL":"x","Username":"user","Secret":"hunter2"}'"#;
+    private.files.write("docker-credential-x", &format!("#!/bin/sh\n{answer}\n"), 0o755);
+    private.files.hosts(&host, &format!("{}[header]\nx-key = \"hunter2\"\n", secure(&private.server)));
+    let files = || std::fs::read_dir(private.files.folder()).unwrap().count();
+    let (logged, before) = (Logged::default(), files());
+    let sink = logged.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || sink.clone()).finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+    tracing::info!("it is listened to");
+    assert_eq!(private.search().await.texts(), ["payload sig"]);
+    private.server.require_login("user", "another");
+    private.server.require_token(&private.realm(&private.server), "newer");
+    private.search().await;
+    drop(logging);
+    let text = String::from_utf8_lossy(&logged.0.lock().unwrap()).into_owned();
+    assert!(text.contains("it is listened to"));
+    for secret in ["hunter2", "dXNlcjpodW50ZXIy"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert_eq!(files(), before);
+}
+
 #[tokio::test]
 async fn no_secret_is_in_what_is_told_of_requests() {
     let private = private().await;

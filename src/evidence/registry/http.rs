@@ -163,7 +163,11 @@ impl Http {
             let trust = if at_home { &ask.endpoint.trust } else { &ask.endpoint.trust_of_others };
             let (method, until) = (ask.method.clone(), ask.until);
             let sending = Sending { method, url: &url, reach, trust, headers, form: None, until };
-            let (response, until) = self.send(sending).await?;
+            let sent = self.send(sending).await;
+            let (response, until) = sent.map_err(|failure| match at_home {
+                true => failure,
+                false => Failure { cause: redirected(failure.cause), ..failure },
+            })?;
             if !is_redirect(response.status()) {
                 return Ok(Asked { response, until, at_home });
             }
