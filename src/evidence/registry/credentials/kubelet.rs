@@ -383,6 +383,19 @@ mod tests {
             let told = Document::parse(&good.replacen(from, to, 1)).err().unwrap_or_default();
             assert!(told.contains(why), "{to}: {told}");
         }
+        for bad in [
+            "env: hunter2",
+            "env: [hunter2]",
+            "env: [{name: A, value: [hunter2]}]",
+            "env: {hunter2: hunter2}",
+            "env: [{name: A, value: hunter2, value: hunter2}]",
+            "env: [{name: A, value: \"hunter2]",
+            "env: *hunter2",
+            "env: !!int hunter2",
+        ] {
+            let told = Document::parse(&good.replace("env: [{name: A, value: b}]", bad)).err().unwrap_or_default();
+            assert!(!told.contains("hunter2"), "{told}");
+        }
         let twice = format!("{good}{}", good.split_once("providers:\n").unwrap().1);
         assert!(Document::parse(&twice).err().unwrap().contains("two providers"));
         assert!(

@@ -74,9 +74,9 @@ impl Entry {
 /// Everything that is wrong with it, with the lines.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Problems> {
     let name = file.display().to_string();
-    let hosts: Hosts = read(&name, text)?;
+    let hosts: Hosts = read(&name, text).map_err(without_values)?;
     // The same text once more, so that a key which both readings need is read the same way.
-    let top: Table = read(&name, text)?;
+    let top: Table = read(&name, text).map_err(without_values)?;
     let mut reading = Reading {
         places: Places::new(&name, text),
         beside: file.parent().unwrap_or(Path::new("/")),
@@ -95,6 +95,19 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Problems> {
         true => Ok(entries),
         false => Err(Problems(reading.problems)),
     }
+}
+
+/// What is wrong without what stands there, which may be a password.
+fn without_values(mut problems: Problems) -> Problems {
+    for problem in &mut problems.0 {
+        if problem.message.contains(['"', '`']) {
+            let expected =
+                problem.message.rsplit_once(", expected ").map(|(_, expected)| format!(": expected {expected}"));
+            let expected = expected.filter(|expected| !expected.contains(['"', '`'])).unwrap_or_default();
+            problem.message = format!("not what belongs there{expected}");
+        }
+    }
+    problems
 }
 
 struct Reading<'a> {
@@ -306,6 +319,24 @@ mod tests {
             let told = entries(text).unwrap_err().to_string();
             assert!(told.contains(why), "{told}\n{why}");
             assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+
+    #[test]
+    fn no_mistake_is_told_with_what_may_be_a_secret() {
+        for text in [
+            "header = \"hunter2\"",
+            "header = [\"hunter2\"]",
+            "[header]\nx = hunter2",
+            "[header]\nx = \"hunter2",
+            "[header]\nx = \"hunter2\" hunter2",
+            "[header]\nx = \"hunter2\"\nx = \"hunter2\"",
+            "header.x = \"hunter2\\q\"",
+            "host = \"hunter2\"",
+            "override_path = \"hunter2\"",
+        ] {
+            let told = entries(text).unwrap_err().to_string();
+            assert!(told.contains("hosts.toml:") && !told.contains("hunter2"), "{told}");
         }
     }
 
