@@ -5,11 +5,14 @@
 //! decision still holds. What this node has is looked at before anybody is asked. One subject that is admitted
 //! admits the request; what the policy does not admit, or cannot tell, a pass of break-glass may.
 
+mod private;
+
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use self::private::Private;
 use crate::{
     break_glass::Passes,
     clock::Clock,
@@ -44,6 +47,7 @@ pub struct Admission {
     clock: Arc<Clock>,
     one_time: OneTime,
     passes: Arc<Passes>,
+    private: Private,
 }
 
 impl Admission {
@@ -55,7 +59,8 @@ impl Admission {
     /// Decides by the time of `clock`, by evidence from `sources`, and remembers it there.
     pub fn with_sources(clock: Arc<Clock>, sources: Sources) -> Self {
         let (one_time, passes) = (OneTime::default(), Arc::new(Passes::none()));
-        Self { decisions: Decisions::default(), sources, clock, one_time, passes }
+        let (decisions, private) = (Decisions::default(), Private::default());
+        Self { decisions, sources, clock, one_time, passes, private }
     }
 
     /// As well by `passes` of break-glass.
@@ -84,6 +89,11 @@ impl Admission {
         self.decisions.len()
     }
 
+    /// Images that could not be judged of late because their registry wants credentials.
+    pub fn unauthorized(&self) -> usize {
+        self.private.count()
+    }
+
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
     pub async fn decide(
         self: &Arc<Self>,
@@ -98,6 +108,7 @@ impl Admission {
         // With a pass in hand nobody waits for a registry.
         let asking = if covering().is_some() { Asking::Offline } else { asking };
         let decision = self.by_policy(snapshot, subjects.clone(), asking).await;
+        decision.digest.inspect(|digest| self.private.note(*digest, &decision));
         let is_admitted = decision.verdict == Verdict::Allow || decision.audit_only;
         match covering().filter(|_| !is_admitted) {
             Some((pass, subject)) => pass.admit(&subject, decision),

@@ -4,6 +4,7 @@
 
 mod acknowledged;
 mod elsewhere;
+mod registries;
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +16,11 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use self::acknowledged::DoctorTable;
-use self::elsewhere::EvidenceTable;
+use self::{
+    acknowledged::DoctorTable,
+    elsewhere::EvidenceTable,
+    registries::{CredentialsTable, HostsTable, RegistryTable},
+};
 pub use self::{
     acknowledged::{Acknowledged, PodName},
     elsewhere::EvidenceSource,
@@ -25,7 +29,7 @@ pub use self::{
 use crate::{
     document::{Places, Problem, Problems, read},
     evidence::{Elsewhere, RegistryOptions},
-    image::{Host, Repository},
+    image::Repository,
     limits,
     policy::scope::{LABEL, is_label},
     verify::token::{Issuer, KeySet},
@@ -157,6 +161,10 @@ struct Document {
     #[serde(default)]
     registry: BTreeMap<Spanned<String>, RegistryTable>,
     #[serde(default)]
+    registry_hosts: HostsTable,
+    #[serde(default)]
+    credentials: CredentialsTable,
+    #[serde(default)]
     evidence: Vec<EvidenceTable>,
     #[serde(default)]
     unpack: UnpackTable,
@@ -183,12 +191,6 @@ struct NodeTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct ContainerdTable {
     address: Option<Spanned<PathBuf>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RegistryTable {
-    insecure_plain_http: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -249,18 +251,8 @@ impl Config {
         let document: Document = read(&name, text)?;
         let places = Places::new(&name, text);
         let mut problems: Vec<Problem> = Vec::new();
-        let mut registries = RegistryOptions::default();
-        for (host, table) in &document.registry {
-            match host.get_ref().parse::<Host>() {
-                Ok(host) => {
-                    registries.configured.push(host.clone());
-                    if table.insecure_plain_http {
-                        registries.plain_http.push(host);
-                    }
-                }
-                Err(why) => problems.push(places.problem(host.span(), why.to_string())),
-            }
-        }
+        let registries =
+            registries::read(document.registry, document.registry_hosts, document.credentials, &places, &mut problems);
         let evidence: Vec<EvidenceSource> =
             document.evidence.iter().filter_map(|table| table.read(&places, &mut problems)).collect();
         let watch = document.watch.read(&places, &mut problems);

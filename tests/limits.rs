@@ -28,6 +28,11 @@ const WATCH: &str = "src/gate/watch/tests.rs";
 const WATCHED_CONTAINERS: &str = "src/gate/watch/tests/containers.rs";
 const WATCHED_REGISTRIES: &str = "src/gate/watch/tests/registries.rs";
 const START: &str = "src/gate/start/tests.rs";
+const HOSTS: &str = "src/evidence/registry/hosts/tests.rs";
+const CREDENTIALS: &str = "src/evidence/registry/credentials/tests.rs";
+const MIRRORS: &str = "tests/registry/mirrors.rs";
+const PRIVATE: &str = "src/admission/private.rs";
+const LEDGER: &str = "src/evidence/registry/ledger.rs";
 const TOKENS: &str = "src/evidence/registry/token.rs";
 
 /// Each limit, and the test that goes as far as it and beyond.
@@ -42,6 +47,33 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_VALUES", "tests/audit.rs", "an_oversize_entry_is_passed_in_sealed_memory_and_keeps_the_chain"),
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
     ("AUDIT_WORD_CHARS", "src/audit/record/tests.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
+    ("BACK_OFF", "src/evidence/registry/backoff.rs", "seconds_and_dates_are_read_and_bounded"),
+    ("CERTIFICATE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("CREDENTIALS", CREDENTIALS, "the_answers_that_are_kept_are_bounded"),
+    ("CREDENTIALS_FILE_BYTES", CREDENTIALS, "a_file_that_cannot_be_used_is_an_error_without_its_content"),
+    ("CREDENTIAL_LIFE", CREDENTIALS, "an_answer_is_renewed_before_it_ends_and_kept_no_longer_than_is_sensible"),
+    ("CREDENTIAL_REFUSED", TOKENS, "a_credential_that_was_refused_rests_for_a_while"),
+    ("CREDENTIAL_SLACK", CREDENTIALS, "an_answer_is_renewed_before_it_ends_and_kept_no_longer_than_is_sensible"),
+    ("HELPER", "tests/registry/secrets.rs", "a_helper_that_fails_is_a_cause_of_its_own_and_no_other_registry_minds"),
+    ("HELPER_BYTES", CREDENTIALS, "a_helper_that_misbehaves_is_an_error_of_its_own_in_time"),
+    ("HELPER_CHARS", CREDENTIALS, "a_helper_that_misbehaves_is_an_error_of_its_own_in_time"),
+    ("HELPER_FAILED", CREDENTIALS, "a_provider_that_misbehaves_is_an_error_that_is_remembered_for_a_moment"),
+    ("HOSTS_FILE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("HOST_AUTHORITIES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("MIRRORS", "src/evidence/registry/hosts/file.rs", "as_many_mirrors_are_asked_as_there_is_time_for"),
+    ("MIRROR_HEDGE", MIRRORS, "a_mirror_that_is_slow_delays_no_other_host_for_long"),
+    ("MIRROR_PATIENCE", MIRRORS, "what_is_wrong_with_a_mirror_counts_only_where_the_registry_could_not_tell_either"),
+    ("PARALLEL_HELPERS", CREDENTIALS, "one_question_is_asked_once_at_a_time_and_only_so_many_at_all"),
+    (
+        "PARALLEL_OF_REGISTRY",
+        "src/evidence/registry/turns.rs",
+        "one_registry_takes_no_turn_of_another_and_claims_share_theirs",
+    ),
+    ("PRIVATE_IMAGES", PRIVATE, "an_image_counts_until_it_could_be_judged_or_nobody_asks_for_it_any_more"),
+    ("PRIVATE_MEMORY", PRIVATE, "an_image_counts_until_it_could_be_judged_or_nobody_asks_for_it_any_more"),
+    ("REQUESTS_TOLD", LEDGER, "the_last_requests_are_told_in_short_and_without_their_queries"),
+    ("REQUEST_CHARS", LEDGER, "the_last_requests_are_told_in_short_and_without_their_queries"),
+    ("TLS_CLIENTS", "src/evidence/registry/client.rs", "clients_of_certificates_that_changed_are_not_kept_without_end"),
     ("BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("AUTHORITY_CERTIFICATES", "src/trust/authority.rs", "what_holds_no_certificate_is_no_authority"),
     ("BUNDLE_CERTIFICATES", PROOF, "what_takes_long_to_verify_is_bounded"),

@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// How to say it.
     #[arg(short, long, default_value = "text")]
     output: Output,
-    /// Also say how many requests it took, and how long.
+    /// Also say which requests it took: of whom, for what, what was answered and after how many milliseconds.
     #[arg(short, long)]
     verbose: bool,
     /// Where the daemon keeps what outlives a restart.
@@ -136,6 +136,7 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         if arguments.verbose {
             let requests = snapshot.registry.requests();
             warn!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
+            snapshot.registry.told().iter().for_each(|told| warn!("  {told}"));
         }
         code
     })
@@ -188,7 +189,7 @@ async fn found(snapshot: &Snapshot, image: &Image) -> Result<(Digest, Option<Str
             let digest =
                 digest.ok_or_else(|| not_there(format!("{} is not in the layout", image.shown), "name one that is"))?;
             // Evidence alone is no image.
-            image.home.document(snapshot, &digest, None).await?;
+            image.home.document(snapshot, &digest, None, None).await?;
             Ok((digest, None))
         }
     }

@@ -146,12 +146,24 @@ pub struct Gap {
 /// Why a source gave no answer that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// 401 or 403, also after an anonymous token.
+    /// 401, also with the token or the credential that there is.
     Unauthorized,
+    /// There is a credential, and it may not be sent to whom it would have to be.
+    Withheld(String),
+    /// What should give the credential does not: a file, a helper, a provider.
+    NoCredential(String),
+    /// 403.
+    Forbidden,
     /// 429.
     Throttled,
-    /// No answer in time, no connection, a 5xx.
+    /// No connection, a connection that broke, a 5xx.
     Unreachable(String),
+    /// No answer in time.
+    TimedOut(String),
+    /// A redirect that is not followed: to plain HTTP, to an address of this node, in a circle, to nowhere.
+    Redirected(String),
+    /// containerd's `hosts.toml`, or a certificate beside it, cannot be used, so it is not known whom to ask.
+    HostsUnreadable(String),
     /// An answer that is not what was asked for: wrong bytes, wrong type, endless pages.
     Misbehaved(String),
     /// More than `limits` allows.
@@ -178,13 +190,19 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthorized => f.write_str("it asks for credentials"),
+            Self::Forbidden => f.write_str("it forbids the request (403)"),
             Self::NotAsked => f.write_str("it was not asked"),
             Self::Throttled => f.write_str("it limits the rate of requests (429)"),
             Self::Unreachable(why)
+            | Self::TimedOut(why)
+            | Self::Redirected(why)
             | Self::Misbehaved(why)
             | Self::TooLarge(why)
             | Self::Unreadable(why)
-            | Self::NotAllowed(why) => f.write_str(why),
+            | Self::NotAllowed(why)
+            | Self::Withheld(why)
+            | Self::NoCredential(why)
+            | Self::HostsUnreadable(why) => f.write_str(why),
         }
     }
 }
@@ -261,6 +279,14 @@ impl Questions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
 
+    /// Notes what came back on the question to `repository` for `layout`, if it was put.
+    pub fn note_of(&self, repository: &Repository, layout: Layout, note: impl FnOnce(&mut Asked)) {
+        let repository = repository.to_string();
+        let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = questions.iter_mut().rfind(|asked| asked.layout == layout && asked.repository == repository);
+        asked.map(note);
+    }
+
     /// Notes what came back on the question for `layout`, if it was put.
     pub fn note(&self, layout: Layout, note: impl FnOnce(&mut Asked)) {
         let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,7 +339,7 @@ impl Default for Elsewhere {
 ///
 /// | the name comes from | loopback | link-local, metadata services, other special addresses | all others |
 /// |---|---|---|---|
-/// | `configured` | yes | yes | yes |
+/// | `configured`, or a `hosts.toml` of containerd's | yes | yes | yes |
 /// | a registry that containerd fetched from ([`Place::proven`]) | yes | no | yes |
 /// | an archive; a redirect or token realm to another host | no | no | yes |
 ///
@@ -326,6 +352,34 @@ pub struct RegistryOptions {
     /// Registries that the administrator named: these may be on loopback or link-local addresses
     /// also when only an archive claims the name.
     pub configured: Vec<Host>,
+    /// Hosts for which `skip_verify` of a `hosts.toml` counts.
+    pub skip_verify: Vec<Host>,
+    /// Registries, and the host beside their own whose token service gets their credentials.
+    pub token_services: Vec<(Host, Host)>,
+    /// Where containerd's `hosts.toml` are, in the order of their looking up.
+    pub host_directories: Vec<PathBuf>,
+    /// Where credentials come from.
+    pub credentials: CredentialSources,
+}
+
+/// Where credentials come from, in the order in which they are asked. Nothing is, unless it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialSources {
+    /// Files like docker's `config.json`.
+    pub docker: Vec<PathBuf>,
+    /// The directory of the helpers that such files name, `docker-credential-…`.
+    pub helpers: Option<PathBuf>,
+    /// The kubelet's image credential providers.
+    pub kubelet: Option<KubeletProviders>,
+}
+
+/// The kubelet's image credential providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeletProviders {
+    /// `--image-credential-provider-config`
+    pub config: PathBuf,
+    /// `--image-credential-provider-bin-dir`
+    pub programs: PathBuf,
 }
 
 #[cfg(test)]

@@ -11,8 +11,12 @@ use tokio::{
 };
 
 use super::{
-    Asked, Cause, Elsewhere, Formats, Found, Gap, Place, Questions, Stream, content::ContentStore, directory,
-    kept::Kept, layout::OciLayout, registry::Registry,
+    Asked, Cause, Elsewhere, Formats, Found, Gap, Place, Questions, Stream,
+    content::ContentStore,
+    directory,
+    kept::Kept,
+    layout::OciLayout,
+    registry::{Registry, Turn},
 };
 use crate::{image::Digest, limits};
 
@@ -99,7 +103,7 @@ impl Sources {
             current: Current::Nothing,
             asked: Vec::new(),
             until,
-            permit: None,
+            turn: None,
         }
     }
 }
@@ -126,7 +130,7 @@ pub struct Search<'a> {
     asked: Vec<Put>,
     /// When registries are not waited for any more.
     until: Instant,
-    permit: Option<OwnedSemaphorePermit>,
+    turn: Option<(Turn, OwnedSemaphorePermit)>,
 }
 
 enum Current {
@@ -164,8 +168,8 @@ impl Search<'_> {
                         }
                         Ok(None) => {}
                         Err(_) => {
-                            let late = Cause::Unreachable(format!("no complete answer in {seconds} s"));
-                            let cause = match self.permit {
+                            let late = Cause::TimedOut(format!("no complete answer in {seconds} s"));
+                            let cause = match self.turn {
                                 None => late.on_node(),
                                 // Registries share their time.
                                 Some(_) => {
@@ -224,9 +228,16 @@ impl Search<'_> {
     }
 
     async fn open_registry(&mut self, place: Place) -> Current {
-        if self.permit.is_none() {
-            // Neither what this node has nor waiting for a turn is the registry's time.
-            self.permit = self.sources.permits.clone().acquire_owned().await.ok();
+        if self.turn.is_none() {
+            // Neither what this node has nor waiting for a turn is the registry's time. First among those that ask the same
+            // one: a slow registry must not take the turns of all.
+            let later = self.waiting.iter().filter_map(|source| match source {
+                Source::Registry(place) => Some(place.clone()),
+                _ => None,
+            });
+            let places: Vec<Place> = later.chain([place.clone()]).collect();
+            let turn = self.registry.turn(&places).await;
+            self.turn = self.sources.permits.clone().acquire_owned().await.ok().map(|permit| (turn, permit));
             self.until = Instant::now() + limits::EVIDENCE_DEADLINE;
         }
         let host = place.repository.host.to_string();

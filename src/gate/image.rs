@@ -10,7 +10,7 @@ use crate::{
     limits,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::{Subject, gap_violation},
+        evaluate::{Subject, Tag, gap_violation},
     },
     snapshot::Snapshot,
 };
@@ -46,13 +46,18 @@ pub async fn decide(
     asking: Asking,
     subjects: impl Fn(Digest) -> Vec<Subject>,
 ) -> InRegistry {
-    let decision = admission.decide(snapshot, subjects(digest), asking).await;
+    let asked = subjects(digest);
+    let tag = asked.iter().find_map(|subject| match &subject.tag {
+        Tag::Is(tag) => Some(tag.clone()),
+        Tag::None | Tag::NotKept => None,
+    });
+    let decision = admission.decide(snapshot, asked, asking).await;
     let alone = |decision| InRegistry { decision, children: Vec::new() };
     let may_be_index = media_type.is_none_or(media_type::is_index);
     if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(admission, snapshot, &decision) {
         return alone(decision);
     }
-    let choices = match choices(snapshot, home, &digest, media_type).await {
+    let choices = match choices(snapshot, home, &digest, tag.as_deref(), media_type).await {
         Ok(Some(choices)) => choices,
         Ok(None) => return alone(decision),
         // Whose rule it is, and whether that only audits, stays as it is.
@@ -85,12 +90,13 @@ impl Home {
         &self,
         snapshot: &Snapshot,
         digest: &Digest,
+        tag: Option<&str>,
         media_type: Option<&str>,
     ) -> Result<Document, Violation> {
         let missing = |found: String, fix: &str| Violation { code: Code::NoSuchImage, found, fix: fix.to_owned() };
         let parsed = match self {
             Self::Registry(place) => {
-                let found = snapshot.registry.manifest(place, digest).await.map_err(|gap| gap_violation(&gap))?;
+                let found = snapshot.registry.manifest(place, digest, tag).await.map_err(|gap| gap_violation(&gap))?;
                 let missing = || missing(format!("{}@{digest} is not in the registry", place.repository), "push it");
                 let (bytes, stated) = found.ok_or_else(missing)?;
                 Document::parse(&bytes, media_type.unwrap_or(&stated))
@@ -118,10 +124,11 @@ async fn choices(
     snapshot: &Snapshot,
     home: &Home,
     digest: &Digest,
+    tag: Option<&str>,
     media_type: Option<&str>,
 ) -> Result<Option<Vec<Digest>>, Violation> {
     let malformed = |why: String| home.malformed(digest, &why);
-    let document = home.document(snapshot, digest, media_type).await?;
+    let document = home.document(snapshot, digest, tag, media_type).await?;
     let Document::Index(index) = document else { return Ok(None) };
     let mut choices: Vec<Digest> = Vec::new();
     for child in NodePlatform::here().choices(&index) {

@@ -39,7 +39,7 @@ async fn what_cosign_saved_is_found() {
         let mut found = 0;
         while let Some(item) = search.next().await {
             let item = item.unwrap_or_else(|gap| panic!("{}: {gap:?}", text(case, "id")));
-            found += usize::from(matches!(item.material, pullgate::evidence::Material::Envelope { .. }));
+            found += usize::from(matches!(item.0.material, pullgate::evidence::Material::Envelope { .. }));
         }
         assert!(found >= 1, "{}", text(case, "id"));
     }
