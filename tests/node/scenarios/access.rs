@@ -81,12 +81,13 @@ fn start(node: &Node) -> Result<()> {
     node.write("/etc/secured/ca.pem", authority.pem())?;
     node.start_secured_registry("secured", "127.0.0.1:5443", "/etc/secured/cert.pem", "/etc/secured/key.pem")?;
     node.sh("echo '127.0.0.1 registry.test' >> /etc/hosts")?.ok()?;
-    node.write(HOSTS_FILE, hosts(""))
+    // containerd 1.7 reads no file without a host in it.
+    node.write(HOSTS_FILE, hosts(&format!("[host.\"https://{HOST}\"]\n  ca = \"/etc/secured/ca.pem\"\n")))
 }
 
-/// containerd's file about the registry, with `mirrors` before it.
-fn hosts(mirrors: &str) -> String {
-    format!("server = \"https://{HOST}\"\nca = \"/etc/secured/ca.pem\"\n{mirrors}")
+/// containerd's file about the registry, with the tables `hosts` that are asked before it.
+fn hosts(hosts: &str) -> String {
+    format!("server = \"https://{HOST}\"\nca = \"/etc/secured/ca.pem\"\n{hosts}")
 }
 
 /// Pulls as `ctr` does that is told where containerd's files about registries are.
