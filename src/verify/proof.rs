@@ -2,7 +2,8 @@
 //! what it leaves to its callers: bounds, thresholds, and that every log entry proves something.
 
 use jiff::Timestamp;
-use sigstore_types::{Artifact, Bundle, DerPublicKey};
+use serde::Deserialize;
+use sigstore_types::{Artifact, Bundle, DerPublicKey, TransparencyLogEntry};
 use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
 use crate::{
@@ -131,9 +132,28 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
             return Err(format!("{found} {what}, more than {most}"));
         }
     }
-    match entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
+    if !entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
+        return Err("a log entry with neither proof nor promise".to_owned());
+    }
+    entries.iter().try_for_each(is_of_its_kind)
+}
+
+/// What an entry was logged as. It is read as what the bundle says that it is, which no log has seen.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind<'a> {
+    kind: &'a str,
+    api_version: &'a str,
+}
+
+/// Refuses an entry that would be read as another kind than it was logged as.
+fn is_of_its_kind(entry: &TransparencyLogEntry) -> Result<(), String> {
+    let logged: Kind<'_> = serde_json::from_slice(entry.canonicalized_body.as_bytes())
+        .map_err(|why| format!("a log entry of no kind: {why}"))?;
+    let said = entry.kind_version;
+    match (logged.kind, logged.api_version) == (said.kind(), said.version()) {
         true => Ok(()),
-        false => Err("a log entry with neither proof nor promise".to_owned()),
+        false => Err(format!("a log entry that is not of the kind {} {}", said.kind(), said.version())),
     }
 }
 
