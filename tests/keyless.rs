@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "keyless/attacks.rs"]
+mod attacks;
 #[path = "authority/mod.rs"]
 mod authority;
 #[path = "keyless/documents.rs"]
@@ -19,6 +21,8 @@ mod mutation;
 mod refusals;
 #[path = "keyless/signers.rs"]
 mod signers;
+#[path = "keyless/stamps.rs"]
+mod stamps;
 #[path = "keyless/thresholds.rs"]
 mod thresholds;
 #[path = "keyless/windows.rs"]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{forms, *};
 
 /// Bytes of one field that are changed in one form; longer ones are sampled.
-const SAMPLE: usize = 48;
+const SAMPLE: usize = 24;
 
 /// A field of a document, in the bytes that it stands for.
 struct Target {
@@ -153,7 +153,7 @@ fn flips(
             changes += 1;
         });
     }
-    assert!(changes > 200, "{what}: {changes} changes");
+    assert!(changes > 100, "{what}: {changes} changes");
 }
 
 #[test]
@@ -250,13 +250,13 @@ fn no_bit_of_an_older_layout_that_somebody_signed_can_be_another() {
     }
 }
 
-/// Of the text every 28th byte, in another bit and from another place on in each form.
+/// Of the text every 56th byte, in another bit and from another place on in each form.
 #[test]
 fn no_bit_of_the_text_admits_another_image_or_somebody_else() {
     let authority = Authority::new("acme");
     let policy = policy(&authority);
     let other = Digest::of(b"other");
-    const STRIDE: usize = 28;
+    const STRIDE: usize = 56;
     for (number, (form, _, signing)) in forms::bundles(&authority, image()).into_iter().enumerate() {
         let text = signing.json().into_bytes();
         let right = worth(&policy, &piece(Material::Bundle(text.clone())), &image());
@@ -278,11 +278,10 @@ fn no_bit_of_the_text_admits_another_image_or_somebody_else() {
 fn what_is_cut_off_anywhere_counts_for_nothing() {
     let authority = Authority::new("acme");
     let policy = policy(&authority);
-    let every = ["v0.3", "v0.1", "both logs"];
-    for (form, _, signing) in forms::bundles(&authority, image()).into_iter().filter(|(form, ..)| every.contains(form))
-    {
+    // Of one form at every length, of the others at every 11th.
+    for (number, (form, _, signing)) in forms::bundles(&authority, image()).into_iter().enumerate() {
         let text = signing.json().into_bytes();
-        for length in 0..text.len() {
+        for length in (number..text.len()).step_by(if number == 0 { 1 } else { 11 }) {
             let cut = piece(Material::Bundle(text[..length].to_vec()));
             assert_eq!(worth(&policy, &cut, &image()), [], "{form}: the first {length} bytes");
         }
