@@ -48,6 +48,7 @@ fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
         (changed(|root| root["tlogs"][0]["publicKey"]["rawBytes"] = json!("AAAA")), "cannot be used"),
         (changed(|root| root["tlogs"][0]["publicKey"]["rawBytes"] = json!("*")), "not a trusted root"),
         (changed(|root| root["tlogs"][1] = root["tlogs"][0].clone()), "cannot be used"),
+        (changed(|root| root["tlogs"] = json!(vec![root["tlogs"][0].clone(); 32])), "cannot be used"),
         (changed(|root| root["tlogs"] = json!(vec![root["tlogs"][0].clone(); 33])), "more than 32 authorities"),
         (changed(|root| root["certificateAuthorities"] = json!([])), "it has no certificate authority"),
         (changed(|root| root["ctlogs"] = json!([])), "it has no certificate transparency log"),
