@@ -257,6 +257,8 @@ pub const ADVICE_CHARS: usize = 72;
 pub const KEY_FILE_BYTES: u64 = 64 << 10;
 /// Authorities of one kind in a trust root.
 pub const TRUST_ROOT_AUTHORITIES: usize = 32;
+/// Certificates in a file of an authority's.
+pub const AUTHORITY_CERTIFICATES: usize = 32;
 /// Characters of a pattern for identities.
 pub const PATTERN_CHARS: usize = 512;
 /// Bytes of a pattern for identities once it is compiled.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a vector that cannot be read has failed")]
 
+#[path = "vectors/conformance.rs"]
+mod conformance;
 #[path = "vectors/containers_image.rs"]
 mod containers_image;
 #[path = "registry/hostile.rs"]
@@ -10,8 +12,12 @@ mod hostile;
 mod image_spec;
 #[path = "vectors/keyed.rs"]
 mod keyed;
+#[path = "vectors/keyless.rs"]
+mod keyless;
 #[path = "vectors/kritis.rs"]
 mod kritis;
+#[path = "vectors/slsa.rs"]
+mod slsa;
 
 use std::{
     path::{Path, PathBuf},
@@ -59,13 +65,18 @@ fn text<'a>(case: &'a Value, key: &str) -> &'a str {
 /// What a node decides about `image` in [`REPOSITORY`] at `server` that asks for one attestor; `attestor` is what
 /// stands in its table beside its name.
 async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Decision {
+    decide_under(server, image, "", attestor).await
+}
+
+/// The same with the trust roots that stand in `roots`.
+async fn decide_under(server: &HostileRegistry, image: Digest, roots: &str, attestor: &str) -> Decision {
     let policy = format!(
-        "schema = 1\n[[attestor]]\nname = \"signer\"\n{attestor}\n[[rule]]\nname = \"vectors\"\nimages = [\"{}/vectors/*\"]\n\
-         require = {{ all = [\"signer\"] }}\n[default]\nrequire = \"deny\"\n",
+        "schema = 1\n{roots}[[attestor]]\nname = \"signer\"\n{attestor}\n[[rule]]\nname = \"vectors\"\n\
+         images = [\"{}/vectors/*\"]\nrequire = {{ all = [\"signer\"] }}\n[default]\nrequire = \"deny\"\n",
         server.host(),
     );
-    let policy =
-        Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap_or_else(|e| panic!("{e}"));
+    let read = |file: &str| std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let policy = Policy::parse("policy.toml", &policy, &read).unwrap_or_else(|e| panic!("{e}"));
     let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
     let snapshot = Snapshot {
         generation: 1,
@@ -84,6 +95,16 @@ async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Deci
 fn p256(key: &Path) -> String {
     let pem = std::fs::read_to_string(key).unwrap_or_else(|error| panic!("{}: {error}", key.display()));
     format!("keys = [{{ algorithm = \"ecdsa-p256-sha256\", pem = '''\n{pem}''' }}]\n")
+}
+
+/// The table of the trust root `root` in `file`, with what else stands in it.
+fn trust_root(file: &Path, more: &str) -> String {
+    format!("[[trust-root]]\nname = \"root\"\nfile = {:?}\n{more}", file.to_str().unwrap())
+}
+
+/// The line of an attestor's table for whom a certificate under the trust root `root` names.
+fn identity(subject: &str, issuer: &str) -> String {
+    format!("identities = [{{ root = \"root\", subject = {subject:?}, issuer = {issuer:?} }}]\n")
 }
 
 /// What the vector expects, as a verdict.

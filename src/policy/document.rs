@@ -37,6 +37,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("attestor.keys", KEY),
     ("attestor.identities", IDENTITY),
     ("attestor.identities.subject", MATCHER),
+    ("attestor.authorities", AUTHORITY),
     ("rule", RULE),
     ("floor", RULE),
     ("exempt", EXEMPT),
@@ -47,7 +48,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
 
 const DOCUMENT: &[&str] = &["schema", "trust-root", "attestor", "rule", "floor", "exempt", "default"];
 const TRUST_ROOT: &[&str] = &["name", "file", "logs", "timestamps", "insecure-ignore-sct"];
-const ATTESTOR: &[&str] = &["name", "may-sign", "keys", "identities", "formats", "annotations", "repositories"];
+const ATTESTOR: &[&str] =
+    &["name", "may-sign", "keys", "identities", "authorities", "formats", "annotations", "repositories"];
 const KEY: &[&str] = &["file", "pem", "algorithm", "from", "until", "root"];
 const IDENTITY: &[&str] = &[
     "root",
@@ -68,6 +70,7 @@ const IDENTITY: &[&str] = &[
     "runner",
     "environment",
 ];
+const AUTHORITY: &[&str] = &["file", "intermediates", "email", "host", "insecure-any-subject"];
 const MATCHER: &[&str] = &["pattern"];
 const RULE: &[&str] = &[
     "name",

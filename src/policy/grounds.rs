@@ -315,7 +315,7 @@ fn what_is_wrong(unusable: &Unusable) -> String {
     match unusable {
         Unusable::UntrustedSigner => "signed by nobody whom the rule names".to_owned(),
         Unusable::OtherIdentity(signer) => format!("signed by {signer}, whom the rule does not name"),
-        Unusable::NotProven(root, why) => format!("trust root \"{root}\" does not vouch for it: {why}"),
+        Unusable::NotProven(root, why) => format!("\"{root}\" does not vouch for it: {why}"),
         Unusable::OutsideValidity(attestor, at) => {
             let at = at.map(|at| format!(", at {at}")).unwrap_or_default();
             format!("signed by \"{attestor}\" when its key did not count{at}")

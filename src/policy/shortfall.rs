@@ -109,7 +109,7 @@ impl Policy {
             let fix = format!("bring a newer {}", sanitize(&ended.file, limits::QUOTED_CHARS));
             return Some(Violation { code: Code::TrustRootEnded, found, fix });
         }
-        let found = format!("trust root \"{root}\" does not vouch for the signature: {why}");
+        let found = format!("\"{root}\" does not vouch for the signature: {why}");
         Some(Violation { code: Code::SignerNotProven, found, fix: fix.to_owned() })
     }
 }

@@ -3,6 +3,8 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod authority;
+pub(crate) mod certificate;
 mod identity;
 mod key;
 mod root;
@@ -11,7 +13,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::Timestamp;
 
+pub(crate) use self::authority::Names;
 pub use self::{
+    authority::Authority,
     identity::{CLAIMS, Certified, Claim, Identity, Matcher},
     key::{Algorithm, BadKey, PublicKey},
     root::{BadRoot, Demands, TrustRoot},
@@ -33,8 +37,11 @@ pub struct Attestor {
     pub may_sign: Vec<Purpose>,
     /// Its keys.
     pub keys: Vec<TrustedKey>,
-    /// Whom a certificate may name for a signature to be its. An attestor without keys and identities is never satisfied.
+    /// Whom a certificate may name for a signature to be its. An attestor without keys, identities and authorities
+    /// is never satisfied.
     pub identities: Vec<Identity>,
+    /// The same of authorities without logs.
+    pub authorities: Vec<Authority>,
     /// The forms in which its signatures count, hence are asked for.
     pub formats: Formats,
     /// Annotations that a simple-signing payload must carry to count.
@@ -152,6 +159,7 @@ pub(crate) mod testing {
             may_sign: may_sign.to_vec(),
             keys: keys.map(TrustedKey::always).collect(),
             identities: Vec::new(),
+            authorities: Vec::new(),
             formats: Formats::ALL,
             annotations: BTreeMap::new(),
             repositories: Vec::new(),

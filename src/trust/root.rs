@@ -4,14 +4,15 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sigstore_crypto::parse_certificate_info;
+use sigstore_crypto::{Keyring, SigningScheme, parse_certificate_info};
 use sigstore_trust_root::{
     TrustedRoot,
-    trusted_root::{CertificateAuthority, TimestampAuthority},
+    trusted_root::{CertificateAuthority, TimestampAuthority, TransparencyLog},
 };
 use sigstore_types::{DerCertificate, TimeRange};
 use sigstore_verify::Verifier;
 
+use super::certificate::{is_authority, validity};
 use crate::{image::Digest, limits};
 
 /// The forms of the file that are read.
@@ -50,18 +51,12 @@ pub struct TrustRoot {
     pub demands: Demands,
     /// Verifies under all authorities.
     pub(crate) verifier: Verifier,
+    read: TrustedRoot,
     /// Each with one transparency log only, where several are asked for.
     pub(crate) by_log: Vec<Verifier>,
     /// Each with one timestamp authority only, where several are asked for.
     pub(crate) by_timestamp: Vec<Verifier>,
-    counts: Counts,
     ended: Option<Timestamp>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
-    certificate_authorities: usize,
-    certificate_logs: usize,
 }
 
 /// Why a file is no trust root that could be used.
@@ -125,24 +120,52 @@ impl TrustRoot {
             verifier: verifier(&root)?,
             by_log: several(demands.logs, by_log)?,
             by_timestamp: several(demands.timestamps, by_timestamp)?,
-            counts: Counts {
-                certificate_authorities: root.certificate_authorities.len(),
-                certificate_logs: root.ctlogs.len(),
-            },
             ended: ended(&root, demands),
+            read: root,
         })
     }
 
     /// Why no certificate could count under it, if that is so.
     pub fn without_certificates(&self) -> Option<&'static str> {
-        match self.counts {
-            Counts { certificate_authorities: 0, .. } => Some("it has no certificate authority"),
-            Counts { certificate_logs: 0, .. } if !self.demands.insecure_ignore_sct => Some(
-                "it has no certificate transparency log, so no certificate would count: add one, or write \
-                 `insecure-ignore-sct = true`",
-            ),
-            _ => None,
+        if self.read.certificate_authorities.is_empty() {
+            return Some("it has no certificate authority");
         }
+        (self.read.ctlogs.is_empty() && !self.demands.insecure_ignore_sct).then_some(
+            "it has no certificate transparency log, so no certificate would count: add one, or write \
+             `insecure-ignore-sct = true`",
+        )
+    }
+
+    /// Verifies under those logs only that were valid at all of `times`; none where all of them were. An entry that tells no
+    /// time of its own is not held against its log's otherwise.
+    pub(crate) fn with_logs_at(&self, times: &[Timestamp]) -> Option<Result<Verifier, String>> {
+        let is_valid = |log: &TransparencyLog| {
+            log.public_key.valid_for.is_none_or(|window| times.iter().all(|time| window.contains(*time)))
+        };
+        if self.read.tlogs.iter().all(is_valid) {
+            return None;
+        }
+        let mut root = self.read.clone();
+        root.tlogs.retain(is_valid);
+        Some(Verifier::new(&root).map_err(|why| why.to_string()))
+    }
+
+    /// The certificates of the authorities that may vouch for a certificate at `time`.
+    pub(crate) fn authorities_at(&self, time: Timestamp) -> impl Iterator<Item = &DerCertificate> {
+        let authorities = self.read.certificate_authorities.iter();
+        authorities
+            .filter(move |authority| authority.valid_for.is_none_or(|window| window.contains(time)))
+            .flat_map(|authority| authority.cert_chain.certificates.iter().map(|entry| &entry.raw_bytes))
+    }
+
+    /// The keys of its transparency logs.
+    pub(crate) fn log_keys(&self) -> Option<Keyring> {
+        self.read.rekor_keys().ok()
+    }
+
+    /// The keys of its certificate transparency logs that sign by `scheme`.
+    pub(crate) fn certificate_log_keys(&self, scheme: SigningScheme) -> Option<Keyring> {
+        self.read.ctfe_keys(scheme).ok()
     }
 
     /// Since when nothing that is signed could count any more, if that is known: an authority of each kind has to vouch.
@@ -198,11 +221,14 @@ fn keys_of(authority: &TimestampAuthority) -> Vec<Vec<u8>> {
 /// is not asked whether it is valid.
 fn narrow(authority: &mut CertificateAuthority) -> Result<(), BadRoot> {
     for certificate in &authority.cert_chain.certificates {
-        let read = parse_certificate_info(&certificate.raw_bytes)
-            .map_err(|why| BadRoot(format!("a certificate of {} cannot be read: {why}", authority.uri)))?;
-        let window = authority.valid_for.unwrap_or(TimeRange::new(read.not_before, None));
-        let end = window.end.map_or(read.not_after, |end| end.min(read.not_after));
-        authority.valid_for = Some(TimeRange::new(window.start.max(read.not_before), Some(end)));
+        let of = |why: String| BadRoot(format!("a certificate of {}: {why}", authority.uri));
+        let (from, until) = validity(&certificate.raw_bytes).map_err(of)?;
+        if !is_authority(&certificate.raw_bytes).map_err(of)? {
+            return Err(of("it may not issue others".to_owned()));
+        }
+        let window = authority.valid_for.unwrap_or(TimeRange::new(from, None));
+        let end = window.end.map_or(until, |end| end.min(until));
+        authority.valid_for = Some(TimeRange::new(window.start.max(from), Some(end)));
     }
     match authority.valid_for {
         Some(TimeRange { start, end: Some(end), .. }) if end < start => {

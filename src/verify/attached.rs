@@ -3,10 +3,13 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sigstore_types::{Bundle, DerCertificate};
+use sigstore_types::DerCertificate;
 
-use super::base64;
-use crate::{evidence::Attached, limits};
+use super::{
+    Judged, base64,
+    intoto::{Entry, Logged},
+};
+use crate::{evidence::Attached, image::Digest, limits, trust::certificate};
 
 /// The entry of a log, and its promise to publish it (`dev.sigstore.cosign/bundle`).
 #[derive(Deserialize)]
@@ -45,21 +48,21 @@ struct Timestamp {
 ///
 /// # Errors
 /// When a part of it cannot be read.
-pub(super) fn bundle(attached: &Attached, content: (&str, Value)) -> Result<Option<Bundle>, String> {
+pub(super) fn bundle(attached: &Attached, content: (&str, Value)) -> Result<Option<Judged>, String> {
     if attached.is_empty() {
         return Ok(None);
     }
-    let mut material = match &attached.certificate {
-        Some(certificate) => {
-            let chain = attached.chain.as_deref().unwrap_or_default();
-            json!({ "x509CertificateChain": { "certificates": certificates(certificate, chain)? } })
-        }
-        None => json!({ "publicKey": { "hint": "" } }),
+    let certificates: Vec<Value> =
+        certificates(attached)?.iter().map(|der| json!({ "rawBytes": standard(der.as_bytes()) })).collect();
+    let mut material = match certificates.is_empty() {
+        true => json!({ "publicKey": { "hint": "" } }),
+        false => json!({ "x509CertificateChain": { "certificates": certificates } }),
     };
     if let Some(entry) = &attached.log_entry {
         material["tlogEntries"] = json!([log_entry(entry)?]);
     }
-    if let Some(timestamp) = &attached.timestamp {
+    // Of an envelope all of it is stamped, not only the signature, which no trust root is asked about.
+    if let Some(timestamp) = attached.timestamp.as_ref().filter(|_| content.0 == "messageSignature") {
         let timestamp: Timestamp = read(timestamp, "timestamp")?;
         let timestamps = json!([{ "signedTimestamp": timestamp.signed }]);
         material["timestampVerificationData"] = json!({ "rfc3161Timestamps": timestamps });
@@ -71,7 +74,42 @@ pub(super) fn bundle(attached: &Attached, content: (&str, Value)) -> Result<Opti
         "verificationMaterial": material,
     });
     bundle[content.0] = content.1;
-    serde_json::from_value(bundle).map(Some).map_err(|why| format!("what is attached to it cannot be read: {why}"))
+    let bundle =
+        serde_json::from_value(bundle).map_err(|why| format!("what is attached to it cannot be read: {why}"))?;
+    Ok(Some(Judged::Bundle(Box::new(bundle))))
+}
+
+/// An envelope whose log entry no bundle can hold; none where it has another entry, or none.
+///
+/// # Errors
+/// When a part of it cannot be read.
+pub(super) fn logged(attached: &Attached, envelope: impl Fn() -> Digest) -> Result<Option<Logged>, String> {
+    let Some(entry) = &attached.log_entry else { return Ok(None) };
+    let LogEntry { signed_entry_timestamp, payload } = read(entry, "log entry")?;
+    let Kind { kind, api_version } = payload.kind()?;
+    if (kind.as_str(), api_version.as_str()) != ("intoto", "0.0.1") {
+        return Ok(None);
+    }
+    let entry = Entry {
+        promise: base64(&signed_entry_timestamp)?,
+        log_id: payload.log()?,
+        body: payload.body,
+        integrated_time: payload.integrated_time,
+        log_index: payload.log_index,
+    };
+    Ok(Some(Logged { envelope: envelope(), certificates: certificates(attached)?, entry }))
+}
+
+impl Payload {
+    fn kind(&self) -> Result<Kind, String> {
+        let body = base64(&self.body)?;
+        serde_json::from_slice(&body).map_err(|why| format!("its log entry is of no kind: {why}"))
+    }
+
+    /// The identity of the log.
+    fn log(&self) -> Result<Vec<u8>, String> {
+        hex::decode(&self.log_id).map_err(|_| "its log entry names its log in another way".to_owned())
+    }
 }
 
 fn read<'d, T: Deserialize<'d>>(text: &'d str, what: &str) -> Result<T, String> {
@@ -80,13 +118,11 @@ fn read<'d, T: Deserialize<'d>>(text: &'d str, what: &str) -> Result<T, String> 
 
 fn log_entry(text: &str) -> Result<Value, String> {
     let LogEntry { signed_entry_timestamp, payload } = read(text, "log entry")?;
-    let body = base64(&payload.body)?;
-    let kind: Kind = serde_json::from_slice(&body).map_err(|why| format!("its log entry is of no kind: {why}"))?;
-    let id = hex::decode(&payload.log_id).map_err(|_| "its log entry names its log in another way".to_owned())?;
+    let Kind { kind, api_version } = payload.kind()?;
     Ok(json!({
         "logIndex": payload.log_index.to_string(),
-        "logId": { "keyId": standard(&id) },
-        "kindVersion": { "kind": kind.kind, "version": kind.api_version },
+        "logId": { "keyId": standard(&payload.log()?) },
+        "kindVersion": { "kind": kind, "version": api_version },
         "integratedTime": payload.integrated_time.to_string(),
         "inclusionPromise": { "signedEntryTimestamp": signed_entry_timestamp },
         "canonicalizedBody": payload.body,
@@ -94,19 +130,10 @@ fn log_entry(text: &str) -> Result<Value, String> {
 }
 
 /// The certificate of the signer, then those of the chain.
-fn certificates(first: &str, chain: &str) -> Result<Vec<Value>, String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    let blocks: Vec<&str> =
-        [first, chain].into_iter().flat_map(|text| text.split_inclusive(END)).map(str::trim).collect();
-    let blocks: Vec<&str> = blocks.into_iter().filter(|block| !block.is_empty()).collect();
-    if blocks.len() > limits::BUNDLE_CERTIFICATES {
-        return Err(format!("{} certificates, more than {}", blocks.len(), limits::BUNDLE_CERTIFICATES));
-    }
-    let read = |block: &&str| {
-        let der = DerCertificate::from_pem(block).map_err(|why| format!("its certificate cannot be read: {why}"))?;
-        Ok(json!({ "rawBytes": standard(der.as_bytes()) }))
-    };
-    blocks.iter().map(read).collect()
+fn certificates(attached: &Attached) -> Result<Vec<DerCertificate>, String> {
+    let Some(first) = &attached.certificate else { return Ok(Vec::new()) };
+    let chain = attached.chain.as_deref().unwrap_or_default();
+    certificate::certificates(&format!("{first}\n{chain}"), limits::BUNDLE_CERTIFICATES)
 }
 
 fn standard(bytes: &[u8]) -> String {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use sigstore_types::{Bundle, DsseEnvelope, SignatureContent, bundle::VerificationMaterialContent};
 
-use super::{Opened, attached, statement};
-use crate::evidence::Attached;
+use super::{Judged, Opened, attached, statement};
+use crate::{evidence::Attached, image::Digest};
 
 /// The payload type of an in-toto statement (in-toto attestation framework v1, "Envelope").
 const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -18,17 +18,22 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
     };
     // Beside a certificate a key is a question of whose it is.
     let by_key = matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_));
-    Ok(Opened { by_key, ..opened(envelope.clone(), Ok(Some(bundle)))? })
+    Ok(Opened { by_key, ..opened(envelope.clone(), Ok(Some(Judged::Bundle(Box::new(bundle)))))? })
 }
 
 /// A DSSE envelope by itself, as the `.att` tag holds it, with what stands beside it.
 pub(super) fn open_envelope(json: &[u8], attached: &Attached) -> Result<Opened, String> {
     let value: Value = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
     let envelope = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
-    opened(envelope, attached::bundle(attached, ("dsseEnvelope", value)))
+    let judged = match attached::logged(attached, || Digest::of(json)) {
+        Ok(Some(logged)) => Ok(Some(Judged::Logged(logged))),
+        Ok(None) => attached::bundle(attached, ("dsseEnvelope", value)),
+        Err(why) => Err(why),
+    };
+    opened(envelope, judged)
 }
 
-fn opened(envelope: DsseEnvelope, bundle: Result<Option<Bundle>, String>) -> Result<Opened, String> {
+fn opened(envelope: DsseEnvelope, judged: Result<Option<Judged>, String>) -> Result<Opened, String> {
     if envelope.payload_type != IN_TOTO {
         return Err(format!("the payload type is not {IN_TOTO}"));
     }
@@ -38,7 +43,7 @@ fn opened(envelope: DsseEnvelope, bundle: Result<Option<Bundle>, String>) -> Res
         signature: envelope.signature.sig.as_bytes().to_vec(),
         read: Box::new(move || statement::read(&payload)),
         is_payload: false,
-        bundle,
+        judged,
         by_key: true,
     })
 }

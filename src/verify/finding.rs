@@ -91,7 +91,7 @@ pub enum Unusable {
     UntrustedSigner,
     /// A trust root vouches for this signer, who is no attestor.
     OtherIdentity(Signer),
-    /// The trust root of this name does not vouch for it.
+    /// The trust root of this name, or the authority of this file, does not vouch for it, and why.
     NotProven(String, String),
     /// This attestor's key signed, at this time if one is known, when it did not count.
     OutsideValidity(String, Option<Timestamp>),

@@ -7,7 +7,9 @@
 
 mod attached;
 mod bundle;
+mod certificate;
 mod finding;
+mod intoto;
 mod offered;
 pub mod proof;
 mod simple_signing;
@@ -16,7 +18,8 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
-use sigstore_types::{Artifact, Bundle, Sha256Hash};
+use jiff::Timestamp;
+use sigstore_types::{Artifact, Bundle, DerCertificate, Sha256Hash, bundle::VerificationMaterialContent};
 
 pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
@@ -25,7 +28,7 @@ use self::proof::Proven;
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
-    trust::{Attestor, Purpose, Signer, TrustRoot, TrustedKey},
+    trust::{Attestor, Authority, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
 };
 
 /// What a signature turned out to say, once it verified.
@@ -45,9 +48,16 @@ struct Opened {
     /// Whether the message itself is what a trust root's authorities saw, or else the image that it is about.
     is_payload: bool,
     /// In the form that a trust root judges; none where there is nothing that it could.
-    bundle: Result<Option<Bundle>, String>,
+    judged: Result<Option<Judged>, String>,
     /// Whether a key may stand behind it that no certificate names.
     by_key: bool,
+}
+
+/// What a trust root can judge.
+enum Judged {
+    Bundle(Box<Bundle>),
+    /// An envelope with a log entry that no bundle can hold.
+    Logged(intoto::Logged),
 }
 
 impl Opened {
@@ -61,20 +71,53 @@ impl Opened {
         }
     }
 
-    fn has_certificate(&self) -> bool {
-        matches!(&self.bundle, Ok(Some(bundle)) if bundle.signing_certificate().is_some())
+    /// The signer's certificate, then those of its chain; empty where a key signed.
+    fn certificates(&self) -> Vec<DerCertificate> {
+        use VerificationMaterialContent::{Certificate, PublicKey, X509CertificateChain};
+        match &self.judged {
+            Ok(Some(Judged::Logged(logged))) => logged.certificates.clone(),
+            Ok(Some(Judged::Bundle(bundle))) => match &bundle.verification_material.content {
+                Certificate(certificate) => vec![certificate.raw_bytes.clone()],
+                X509CertificateChain { certificates } => {
+                    certificates.iter().map(|certificate| certificate.raw_bytes.clone()).collect()
+                }
+                PublicKey(_) | _ => Vec::new(),
+            },
+            Ok(None) | Err(_) => Vec::new(),
+        }
     }
 
-    /// What a trust root judges, and what was signed by it.
-    fn judged(&self) -> Result<(&Bundle, Artifact<'_>), String> {
-        let bundle = self.bundle.as_ref().map_err(Clone::clone)?.as_ref();
-        let bundle = bundle.ok_or("no log and no timestamp authority has seen it")?;
+    /// Whom its certificate names, and when it was used, if `root` vouches for both.
+    fn by_certificate(&self, root: &TrustRoot, now: Timestamp) -> Result<Proven, String> {
+        match self.judged()? {
+            Judged::Bundle(bundle) => proof::by_certificate(root, bundle, self.artifact()?),
+            Judged::Logged(logged) => {
+                logged.by_certificate(root, |key| key.verifies(&self.message, &self.signature), now)
+            }
+        }
+    }
+
+    /// When the authorities of `root` saw that `key` signed it.
+    fn by_key(&self, root: &TrustRoot, key: &PublicKey, now: Timestamp) -> Result<Vec<Timestamp>, String> {
+        match self.judged()? {
+            Judged::Bundle(bundle) => proof::by_key(root, bundle, self.artifact()?, key),
+            Judged::Logged(logged) => logged.by_key(root, key, now),
+        }
+    }
+
+    fn judged(&self) -> Result<&Judged, String> {
+        let judged = self.judged.as_ref().map_err(Clone::clone)?.as_ref();
+        judged.ok_or_else(|| "no log and no timestamp authority has seen it".to_owned())
+    }
+
+    /// What the authorities of a trust root saw.
+    fn artifact(&self) -> Result<Artifact<'_>, String> {
         if self.is_payload {
-            return Ok((bundle, Artifact::from(&self.message)));
+            return Ok(Artifact::from(&self.message));
         }
         // Its own word for now: whether that is the image is asked once it has verified.
         let claimed = *(self.read)()?.digests.first().ok_or("it is about nothing with a sha256 digest")?;
-        Ok((bundle, Artifact::from(Sha256Hash::new(*claimed.as_bytes()))))
+        Ok(Artifact::from(Sha256Hash::new(*claimed.as_bytes())))
     }
 }
 
@@ -87,7 +130,7 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: See
         Ok(opened) => opened,
         Err(why) => return vec![Err(Unusable::Malformed(why))],
     };
-    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new() };
+    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new(), declined: Vec::new() };
     let counting = attestors.iter().filter(|attestor| attestor.formats.include(&found.material));
     let mut findings: Vec<_> = counting.filter_map(|attestor| evidence.of(attestor)).collect();
     if findings.is_empty() {
@@ -104,6 +147,8 @@ struct Evidence<'a> {
     seen: Seen,
     /// What each trust root says of it.
     proofs: Vec<(&'a TrustRoot, Result<Proven, String>)>,
+    /// Authorities that do not vouch for it, and why.
+    declined: Vec<(String, String)>,
 }
 
 impl<'a> Evidence<'a> {
@@ -115,7 +160,7 @@ impl<'a> Evidence<'a> {
         {
             return Some(self.by_key(attestor, trusted));
         }
-        if !self.opened.has_certificate() {
+        if self.opened.certificates().is_empty() {
             return None;
         }
         for identity in &attestor.identities {
@@ -125,15 +170,34 @@ impl<'a> Evidence<'a> {
                 return Some(self.vouch(attestor, signer).map(|vouched| Vouched { signed_at, ..vouched }));
             }
         }
+        for authority in &attestor.authorities {
+            match self.by_authority(authority) {
+                Ok((signer, until)) => {
+                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { until, ..vouched }));
+                }
+                Err(why) => self.declined.push((authority.file.clone(), why)),
+            }
+        }
         None
+    }
+
+    /// Who signed it by a certificate of `authority`, which is valid when it is looked at, and until when it is.
+    fn by_authority(&self, authority: &Authority) -> Result<(Signer, Option<Timestamp>), String> {
+        let certificates = self.opened.certificates();
+        let (signer, key, ends) = certificate::of_authority(authority, &certificates, self.seen.at())?;
+        let keys = PublicKey::by_any_algorithm(&key.to_pem()).map_err(|why| why.to_string())?;
+        let signed = |key: &PublicKey| key.is_usual() && key.verifies(&self.opened.message, &self.opened.signature);
+        match keys.iter().any(signed) {
+            true => Ok((signer, Some(ends).filter(|_| self.seen.first.is_none()))),
+            false => Err("the key of its certificate did not sign it".to_owned()),
+        }
     }
 
     fn by_key(&self, attestor: &Attestor, trusted: &TrustedKey) -> Result<Vouched, Unusable> {
         let times = match &trusted.root {
             None => Vec::new(),
             Some(root) => {
-                let judged = self.opened.judged();
-                let times = judged.and_then(|(bundle, artifact)| proof::by_key(root, bundle, artifact, &trusted.key));
+                let times = self.opened.by_key(root, &trusted.key, self.seen.now);
                 times.map_err(|why| Unusable::NotProven(root.name.clone(), why))?
             }
         };
@@ -167,9 +231,7 @@ impl<'a> Evidence<'a> {
     fn proven(&mut self, root: &'a TrustRoot) -> &Result<Proven, String> {
         let at = self.proofs.iter().position(|(known, _)| known.id == root.id);
         let at = at.unwrap_or_else(|| {
-            let judged = self.opened.judged();
-            let proven = judged.and_then(|(bundle, artifact)| proof::by_certificate(root, bundle, artifact));
-            self.proofs.push((root, proven));
+            self.proofs.push((root, self.opened.by_certificate(root, self.seen.now)));
             self.proofs.len() - 1
         });
         &self.proofs[at].1
@@ -177,18 +239,16 @@ impl<'a> Evidence<'a> {
 
     /// What it is if nobody who is asked for made it.
     fn of_nobody(self) -> Vec<Result<Vouched, Unusable>> {
-        if self.opened.has_certificate() && !self.proofs.is_empty() {
-            let named = self.proofs.iter().find_map(|(_, proven)| proven.as_ref().ok());
-            return match named {
-                Some(proven) => vec![Err(Unusable::OtherIdentity(proven.certified.signer()))],
-                None => self
-                    .proofs
-                    .into_iter()
-                    .filter_map(|(root, proven)| Some(Err(Unusable::NotProven(root.name.clone(), proven.err()?))))
-                    .collect(),
-            };
+        if let Some(proven) = self.proofs.iter().find_map(|(_, proven)| proven.as_ref().ok()) {
+            return vec![Err(Unusable::OtherIdentity(proven.certified.signer()))];
         }
-        vec![Err(match self.opened.bundle {
+        let by_root = self.proofs.into_iter().filter_map(|(root, proven)| Some((root.name.clone(), proven.err()?)));
+        let declined: Vec<_> =
+            by_root.chain(self.declined).map(|(by, why)| Err(Unusable::NotProven(by, why))).collect();
+        if !declined.is_empty() {
+            return declined;
+        }
+        vec![Err(match self.opened.judged {
             Err(why) => Unusable::Malformed(why),
             Ok(_) => Unusable::UntrustedSigner,
         })]

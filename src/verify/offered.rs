@@ -4,7 +4,7 @@
 use sigstore_crypto::parse_certificate_info;
 use sigstore_types::bundle::VerificationMaterialContent;
 
-use super::Opened;
+use super::{Judged, Opened};
 use crate::{
     evidence::Found,
     image::Digest,
@@ -29,11 +29,16 @@ pub fn offered(found: &Found, digest: &Digest) -> Option<Offered> {
     if !(opened.read)().ok()?.digests.contains(digest) {
         return None;
     }
-    let bundle = opened.bundle.as_ref().ok()?.as_ref()?;
-    if let VerificationMaterialContent::PublicKey(key) = &bundle.verification_material.content {
-        return (!key.hint.is_empty()).then(|| Offered::Hint(key.hint.clone()));
-    }
-    let certificate = parse_certificate_info(bundle.signing_certificate()?).ok()?;
+    let certificate = match opened.judged().ok()? {
+        Judged::Logged(logged) => logged.certificates.first()?,
+        Judged::Bundle(bundle) => match &bundle.verification_material.content {
+            VerificationMaterialContent::PublicKey(key) => {
+                return (!key.hint.is_empty()).then(|| Offered::Hint(key.hint.clone()));
+            }
+            _ => bundle.signing_certificate()?,
+        },
+    };
+    let certificate = parse_certificate_info(certificate).ok()?;
     let keys = PublicKey::by_any_algorithm(&certificate.public_key.to_pem()).ok()?;
     let key = keys.into_iter().find(|key| key.verifies(&opened.message, &opened.signature))?;
     Some(match Certified::by(&certificate) {

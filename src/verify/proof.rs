@@ -70,7 +70,11 @@ fn under(
 ) -> Result<sigstore_verify::VerificationResult, String> {
     within_bounds(bundle)?;
     let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
-    let result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
+    let mut result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
+    if let Some(verifier) = root.with_logs_at(result.verified_timestamps()) {
+        let why = |why: sigstore_verify::Error| format!("under the logs that were valid then: {why}");
+        result = verify(&verifier?, bundle).map_err(why)?;
+    }
     let material = &bundle.verification_material;
     let timestamps = &material.timestamp_verification_data.rfc3161_timestamps;
     // What is there has verified: where one authority is asked for, one is enough.

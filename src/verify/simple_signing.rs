@@ -47,14 +47,15 @@ struct Image {
 
 pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Result<Opened, String> {
     let message = payload.to_vec();
-    let (signed, signature) = (message.clone(), base64(signature.trim())?);
+    // OpenSSL writes it in several lines.
+    let (signed, signature) = (message.clone(), base64(&signature.replace(['\r', '\n'], "").trim())?);
     let content = json!({ "signature": STANDARD.encode(&signature) });
     Ok(Opened {
         message,
         signature,
         read: Box::new(move || read(&signed)),
         is_payload: true,
-        bundle: attached::bundle(attached, ("messageSignature", content)),
+        judged: attached::bundle(attached, ("messageSignature", content)),
         by_key: true,
     })
 }

@@ -48,7 +48,7 @@ fn signatures() -> Result<Vec<Row>> {
 
     let mut times: [Vec<f64>; 3] = Default::default();
     for _ in 0..BATCHES {
-        times[0].push(each(50, || key.verifies(payload.as_bytes(), &raw)));
+        times[0].push(each(50, || key.key.verifies(payload.as_bytes(), &raw)));
         for (material, times) in [&simple, &bundle].into_iter().zip(&mut times[1..]) {
             let found = Found { material: material.clone(), place: String::new() };
             times.push(each(50, || decide(&policy, &subject, &found) == Verdict::Allow));
@@ -72,8 +72,8 @@ fn signatures() -> Result<Vec<Row>> {
 fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
     let now = Timestamp::now();
     let Answer::NeedsEvidence(governing) = policy.ask(subject, &BTreeMap::new(), now) else { return Verdict::Deny };
-    let vouched =
-        verify(found, &subject.digest, &governing.attestors(policy)).into_iter().filter_map(std::result::Result::ok);
+    let findings = verify(found, &subject.digest, &governing.attestors(policy), Seen::at_first(now));
+    let vouched = findings.into_iter().filter_map(std::result::Result::ok);
     let findings = Findings { vouched: vouched.collect(), ..Findings::default() };
     policy.evaluate(&governing, subject, &findings, now).verdict
 }

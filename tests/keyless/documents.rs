@@ -30,6 +30,9 @@ fn changed(change: impl FnOnce(&mut Value)) -> String {
 #[test]
 fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
     let right = Authority::new("acme").trusted_root();
+    let mut acme = Authority::new("acme");
+    acme.fulcio = Fulcio::new("acme", |_, intermediate| intermediate.ca = None);
+    let not_an_authority = acme.trusted_root();
     let duplicated = right.replacen("\"tlogs\":", "\"tlogs\":[],\"tlogs\":", 1);
     for (root, words) in [
         (String::new(), "not a trusted root"),
@@ -57,7 +60,7 @@ fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
             changed(|root| {
                 root["certificateAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"] = json!("AAAA");
             }),
-            "a certificate of https://fulcio.acme.test cannot be read",
+            "a certificate of https://fulcio.acme.test: not a certificate",
         ),
         (
             changed(|root| root["certificateAuthorities"][0]["validFor"] = json!({ "start": "yesterday" })),
@@ -75,8 +78,9 @@ fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
                 root["certificateAuthorities"][0]["uri"] = json!("https://x\n\u{1b}[31m");
                 root["certificateAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"] = json!("AAAA");
             }),
-            "cannot be read",
+            "not a certificate",
         ),
+        (not_an_authority, "a certificate of https://fulcio.acme.test: it may not issue others"),
     ] {
         let why = problem(&root, "");
         assert!(why.starts_with(&format!("policy.toml:{LINE}")) || why.starts_with("policy.toml:8"), "{why}");

@@ -36,10 +36,13 @@ pub(crate) fn layers(authority: &Authority, image: Digest) -> Vec<(&'static str,
     let sign = || authority.sign(image);
     let attest = || sign().predicate(SLSA, json!({ "buildDefinition": {} }));
     let intoto = attest().logged(authority.rekor.entry().kind(Kind::Intoto));
+    let older = attest().logged(authority.rekor.entry().kind(Kind::Intoto1));
     vec![
         ("sig", "sig", sign().signature_layer("reg.test/prod/app")),
         ("sig, stamped", "sig", sign().stamped(authority.tsa.stamp()).signature_layer("reg.test/prod/app")),
         ("att", "att", attest().attestation_layer()),
+        ("att, stamped", "att", attest().stamped(authority.tsa.stamp()).attestation_layer()),
+        ("att, intoto 0.0.1", "att", older.attestation_layer()),
         ("att, intoto", "att", intoto.attestation_layer()),
     ]
 }
@@ -137,7 +140,7 @@ fn a_key_with_a_root_is_admitted_once_the_roots_log_has_its_signature() {
         if algorithm == Algorithm::P256 {
             admits(&policy, &[bundle(&authority.sign2(image()).managed(&key))]);
         }
-        let words = "trust root \"acme\" does not vouch for the signature";
+        let words = "\"acme\" does not vouch for the signature";
         refuses(&policy, &[bundle(&signed().unlogged().stamped(authority.tsa.stamp()))], Code::SignerNotProven, words);
         refuses(&policy, &[sig(&signed().unlogged().signature_layer(REPOSITORY))], Code::SignerNotProven, words);
         let other = Authority::new("other");

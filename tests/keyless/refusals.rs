@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const NOT: &str = "trust root \"acme\" does not vouch for the signature: ";
+const NOT: &str = "\"acme\" does not vouch for the signature: ";
 
 #[test]
 fn whatever_no_authority_vouches_for_is_not_proven() {

@@ -111,6 +111,7 @@ fn given(files: &[PathBuf], policy: Option<&Policy>) -> Result<Vec<Attestor>, St
                 may_sign: vec![Purpose::Signature],
                 keys: vec![TrustedKey::always(key)],
                 identities: Vec::new(),
+                authorities: Vec::new(),
                 formats: Formats::ALL,
                 annotations: Default::default(),
                 repositories: Vec::new(),

@@ -8,7 +8,7 @@ use crate::{
     evidence::Formats,
     image::{Digest, Repository, sanitize},
     limits,
-    trust::{Algorithm, Attestor, Identity, PublicKey, Purpose, TrustedKey},
+    trust::{Algorithm, Attestor, Authority, Identity, PublicKey, Purpose, TrustedKey},
 };
 
 const FORMATS: &[&str] = &["simple-signing", "bundle", "attestation-tag"];
@@ -29,6 +29,8 @@ impl Checker<'_> {
         let identities =
             fields.get("identities").and_then(|identities| self.reader.list(identities)).unwrap_or_default();
         let identities: Vec<Identity> = identities.iter().filter_map(|identity| self.identity(identity)).collect();
+        let authorities = fields.get("authorities").and_then(|list| self.reader.list(list)).unwrap_or_default();
+        let authorities: Vec<Authority> = authorities.iter().filter_map(|table| self.authority(table)).collect();
         let repositories = self.repositories(&fields, &may_sign, formats);
         let annotations: BTreeMap<String, String> = self
             .reader
@@ -38,7 +40,16 @@ impl Checker<'_> {
             .collect();
         // A rule that names it is not told that there is no such attestor, whatever else is wrong.
         let name = name.unwrap_or_default();
-        let attestor = Attestor { name: name.clone(), may_sign, keys, identities, formats, annotations, repositories };
+        let attestor = Attestor {
+            name: name.clone(),
+            may_sign,
+            keys,
+            identities,
+            authorities,
+            formats,
+            annotations,
+            repositories,
+        };
         self.content.push(Digest::of(format!("{attestor:?}").as_bytes()));
         self.by_name.entry(name).or_insert(self.attestors.len());
         self.attestors.push(attestor);

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Checker, IDENTITY, MATCHER, TRUST_ROOT};
+use super::{AUTHORITY, Checker, IDENTITY, MATCHER, TRUST_ROOT};
 use crate::{
     document::reader::{Fields, Value, meant, quoted},
     image::sanitize,
     limits,
-    trust::{CLAIMS, Demands, Identity, Matcher, TrustRoot},
+    trust::{Authority, CLAIMS, Demands, Identity, Matcher, TrustRoot},
 };
 
 /// Logs or timestamp authorities that may be asked for.
@@ -75,6 +75,40 @@ impl Checker<'_> {
         let claims =
             CLAIMS.iter().filter_map(|(name, claim)| Some((*claim, self.matcher(fields.get(name)?)?))).collect();
         Some(Identity { root: root?, issuer: issuer?, subject: subject?, claims })
+    }
+
+    pub(super) fn authority(&mut self, value: &Value<'_>) -> Option<Authority> {
+        let fields = self.reader.fields(value, AUTHORITY)?;
+        let anchors = self.reader.required(&fields, "file").and_then(|file| self.reader.text(file));
+        let intermediates =
+            fields.get("intermediates").map(|file| self.reader.text(file).ok_or(())).transpose().ok()?;
+        let (email, host) = (fields.get("email"), fields.get("host"));
+        let anybody = fields.get("insecure-any-subject").is_some_and(|value| self.reader.is_set(value));
+        if anybody == (email.is_some() || host.is_some()) {
+            let why = "`email` or `host` says whose certificates count, or else `insecure-any-subject`";
+            self.reader.problem(value.span(), why);
+        }
+        let email = email.and_then(|email| self.matcher(email));
+        let host = host.and_then(|host| self.matcher(host));
+        let anchors = anchors?;
+        let read = |file: &str| (self.read_key)(file).map_err(|why| (file.to_owned(), why));
+        let read = read(anchors).and_then(|text| {
+            let leading = intermediates.map(|file| read(file).map(|text| (file, text))).transpose()?;
+            let leading = leading.as_ref().map(|(file, text)| (*file, text.as_str()));
+            Authority::parse((anchors, &text), leading).map_err(|why| (anchors.to_owned(), why))
+        });
+        match read {
+            Ok(mut authority) => {
+                self.seal.push_str(&authority.id.hex());
+                (authority.email, authority.host) = (email, host);
+                Some(authority)
+            }
+            Err((file, why)) => {
+                let file = sanitize(&file, limits::QUOTED_CHARS);
+                self.reader.problem(value.span(), format!("{file}: {}", sanitize(&why, limits::PROBLEM_CHARS)));
+                None
+            }
+        }
     }
 
     /// Whom `key` names, unless `insecure` says that it may be anybody.

@@ -203,8 +203,8 @@ fn table(items: &BTreeMap<String, String>) -> String {
 fn written(policy: &Policy) -> String {
     let mut document = "schema = 1\n".to_owned();
     for attestor in &policy.attestors {
-        let Attestor { name, may_sign, keys, identities, formats, annotations, repositories } = attestor;
-        assert!(identities.is_empty());
+        let Attestor { name, may_sign, keys, identities, authorities, formats, annotations, repositories } = attestor;
+        assert!(identities.is_empty() && authorities.is_empty());
         let key = |TrustedKey { key, from, until, root: _ }: &TrustedKey| {
             let times = [("from", from), ("until", until)];
             let times = times.iter().filter_map(|(key, time)| Some(format!(", {key} = {}", text(time.as_ref()?))));

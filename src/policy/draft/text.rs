@@ -13,7 +13,7 @@ use crate::{
     evidence::Formats,
     image::{Digest, sanitize},
     limits,
-    trust::{Attestor, Demands, Identity, Matcher, Purpose, Signer, TrustRoot, TrustedKey},
+    trust::{Attestor, Authority, Demands, Identity, Matcher, Purpose, Signer, TrustRoot, TrustedKey},
     verify::Offered,
 };
 
@@ -59,11 +59,14 @@ fn add_attestor(text: &mut String, attestor: &Attestor) {
         Purpose::Predicate(uri) => quoted(uri),
     });
     let _ = writeln!(text, "\n[[attestor]]\nname = {}\nmay-sign = {}", quoted(&attestor.name), list(purposes));
-    if !attestor.keys.is_empty() || attestor.identities.is_empty() {
+    if !attestor.keys.is_empty() || attestor.identities.is_empty() && attestor.authorities.is_empty() {
         let _ = writeln!(text, "keys = {}", list(attestor.keys.iter().map(key)));
     }
     if !attestor.identities.is_empty() {
         let _ = writeln!(text, "identities = {}", list(attestor.identities.iter().map(identity)));
+    }
+    if !attestor.authorities.is_empty() {
+        let _ = writeln!(text, "authorities = {}", list(attestor.authorities.iter().map(authority)));
     }
     if !attestor.repositories.is_empty() {
         let repositories = attestor.repositories.iter().map(|repository| quoted(&repository.to_string()));
@@ -104,11 +107,6 @@ fn key(trusted: &TrustedKey) -> String {
 }
 
 fn identity(identity: &Identity) -> String {
-    let matcher = |matcher: &Matcher| match matcher {
-        Matcher::Exact(text) => Some(quoted(text)),
-        Matcher::Pattern(_) => Some(format!("{{ pattern = {} }}", quoted(&matcher.to_string()))),
-        Matcher::Anything => None,
-    };
     let whom = |name, insecure, whom: &Matcher| match matcher(whom) {
         Some(text) => (name, text),
         None => (insecure, "true".to_owned()),
@@ -120,6 +118,25 @@ fn identity(identity: &Identity) -> String {
     ];
     fields.extend(identity.claims.iter().filter_map(|(claim, said)| Some((claim.name(), matcher(said)?))));
     table(fields)
+}
+
+fn authority(authority: &Authority) -> String {
+    let mut fields = vec![("file", quoted(&authority.file))];
+    fields.extend(authority.intermediates.as_ref().map(|file| ("intermediates", quoted(file))));
+    fields.extend(authority.email.as_ref().and_then(|email| Some(("email", matcher(email)?))));
+    fields.extend(authority.host.as_ref().and_then(|host| Some(("host", matcher(host)?))));
+    if authority.email.is_none() && authority.host.is_none() {
+        fields.push(("insecure-any-subject", "true".to_owned()));
+    }
+    table(fields)
+}
+
+fn matcher(matcher: &Matcher) -> Option<String> {
+    match matcher {
+        Matcher::Exact(text) => Some(quoted(text)),
+        Matcher::Pattern(_) => Some(format!("{{ pattern = {} }}", quoted(&matcher.to_string()))),
+        Matcher::Anything => None,
+    }
 }
 
 fn table(fields: Vec<(&str, String)>) -> String {

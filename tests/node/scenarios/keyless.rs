@@ -51,7 +51,7 @@ type Wrong = (&'static str, fn(&Authority, Signing) -> Signing, &'static str, &'
 const WRONG: [Wrong; 5] = [
     ("wrong-subject", |_, signing| signing.by(&WORKFLOW.replace("main", "dev")), "PG102", "refs/heads/dev"),
     ("wrong-issuer", |_, signing| signing.issuer("https://issuer.evil.example"), "PG102", "issuer.evil.example"),
-    ("unlogged", |_, signing| signing.unlogged(), "PG112", "trust root \"acme\""),
+    ("unlogged", |_, signing| signing.unlogged(), "PG112", "does not vouch"),
     ("expired", |acme, signing| signing.logged(acme.rekor.entry().integrated(601)), "PG112", "CertExpired"),
     ("stranger", |_, signing| signing.certified_by(&Authority::new("other").fulcio), "PG112", "UnknownIssuer"),
 ];

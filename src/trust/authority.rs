@@ -1,0 +1,99 @@
+//! Certificate authorities of an organisation's own (RFC 5280), which issue for years and keep no log: what their
+//! certificates sign counts while these are valid.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use sigstore_types::DerCertificate;
+
+use super::{
+    Matcher, Signer,
+    certificate::{certificates, is_authority, validity},
+};
+use crate::{image::Digest, limits};
+
+/// Whose certificates count, and whom they have to name.
+pub struct Authority {
+    /// The file with its certificates, as the policy names it.
+    pub file: String,
+    /// The file with certificates that lead to them.
+    pub intermediates: Option<String>,
+    /// SHA-256 of all its certificates: its identity.
+    pub id: Digest,
+    /// The e-mail address that a certificate has to name.
+    pub email: Option<Matcher>,
+    /// The host that a certificate has to name.
+    pub host: Option<Matcher>,
+    anchors: Vec<Anchor>,
+    leading: Vec<DerCertificate>,
+}
+
+struct Anchor {
+    certificate: DerCertificate,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Whom a certificate of an authority names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) emails: Vec<String>,
+    pub(crate) hosts: Vec<String>,
+}
+
+impl Authority {
+    /// The authority whose certificates are in `anchors`, a file and its content; those in `intermediates` lead to it.
+    ///
+    /// # Errors
+    /// When there is no certificate, one that cannot be read, or one that may not issue others.
+    pub fn parse((file, anchors): (&str, &str), intermediates: Option<(&str, &str)>) -> Result<Self, String> {
+        let read = |text| certificates(text, limits::AUTHORITY_CERTIFICATES);
+        let (anchors, leading) = (read(anchors)?, read(intermediates.map_or("", |(_, text)| text))?);
+        if anchors.is_empty() {
+            return Err("no certificate in it".to_owned());
+        }
+        for certificate in anchors.iter().chain(&leading) {
+            if !is_authority(certificate)? {
+                return Err("one of its certificates may not issue others".to_owned());
+            }
+        }
+        let all: Vec<&[u8]> = anchors.iter().chain(&leading).map(DerCertificate::as_bytes).collect();
+        let id = Digest::of(format!("{} {:?}", anchors.len(), all).as_bytes());
+        let anchor = |certificate| {
+            let (from, until) = validity(&certificate)?;
+            Ok(Anchor { certificate, from, until })
+        };
+        let anchors = anchors.into_iter().map(anchor).collect::<Result<_, String>>()?;
+        let intermediates = intermediates.map(|(file, _)| file.to_owned());
+        Ok(Self { file: file.to_owned(), intermediates, id, email: None, host: None, anchors, leading })
+    }
+
+    /// Its own certificates that are valid at `time`. What ends a chain nobody else asks for that.
+    pub(crate) fn anchors_at(&self, time: Timestamp) -> impl Iterator<Item = &DerCertificate> {
+        let valid = self.anchors.iter().filter(move |anchor| anchor.from <= time && time <= anchor.until);
+        valid.map(|anchor| &anchor.certificate)
+    }
+
+    /// Certificates that lead to these.
+    pub(crate) fn leading(&self) -> &[DerCertificate] {
+        &self.leading
+    }
+
+    /// Whom it vouches for that is meant; none where a name is missing.
+    pub(crate) fn meant(&self, names: &Names) -> Option<Signer> {
+        let find = |matcher: &Option<Matcher>, names: &[String]| match matcher {
+            Some(matcher) => names.iter().find(|name| matcher.matches(name)).cloned().map(Some),
+            None => Some(None),
+        };
+        let named = [find(&self.email, &names.emails)?, find(&self.host, &names.hosts)?];
+        let subject = named.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        Some(Signer::Identity { subject, issuer: format!("authority {}", self.id) })
+    }
+}
+
+/// Two authorities are told apart by their certificates and by whom they have to name.
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {:?}", self.id, self.email, self.host)
+    }
+}
