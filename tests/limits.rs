@@ -20,6 +20,7 @@ const KEPT: &str = "src/evidence/kept/tests.rs";
 const KEYLESS: &str = "tests/keyless/attacks.rs";
 const OF_CONTAINER: &str = "src/evidence/content/of_container.rs";
 const PODS: &str = "src/node/static_pods.rs";
+const PROOF: &str = "src/verify/proof.rs";
 const POLICY: &str = "src/policy/document/tests.rs";
 const SANDBOX: &str = "src/node/sandbox.rs";
 const VERIFIED: &str = "src/gate/watch/verified.rs";
@@ -42,6 +43,14 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
     ("AUDIT_WORD_CHARS", "src/audit/record/tests.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
     ("BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
+    ("AUTHORITY_CERTIFICATES", "src/trust/authority.rs", "what_holds_no_certificate_is_no_authority"),
+    ("BUNDLE_CERTIFICATES", PROOF, "what_takes_long_to_verify_is_bounded"),
+    ("BUNDLE_LOG_ENTRIES", PROOF, "what_takes_long_to_verify_is_bounded"),
+    ("BUNDLE_PROOF_HASHES", PROOF, "what_takes_long_to_verify_is_bounded"),
+    ("BUNDLE_TIMESTAMPS", PROOF, "what_takes_long_to_verify_is_bounded"),
+    ("PATTERN_BYTES", "src/trust/identity.rs", "what_is_no_anchored_pattern_is_an_error"),
+    ("PATTERN_CHARS", "src/trust/identity.rs", "what_is_no_anchored_pattern_is_an_error"),
+    ("TRUST_ROOT_AUTHORITIES", "src/trust/root.rs", "the_authorities_of_one_kind_are_bounded"),
     ("BOOT_DIGESTS", "src/boot/tests.rs", "the_list_is_bounded"),
     ("BOOT_FILE_BYTES", "src/boot/tests.rs", "a_file_is_bounded"),
     ("BREAKS_TOLD", "src/cli/audit/tests.rs", "gaps_and_restarts_are_told_apart"),

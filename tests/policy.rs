@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "authority/mod.rs"]
+mod authority;
 #[path = "policy/bad.rs"]
 mod bad;
 #[path = "policy/commands.rs"]
@@ -9,7 +11,7 @@ mod commands;
 #[path = "policy/schema.rs"]
 mod schema;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::OnceLock};
 
 use pullgate::policy::{KEYS, Policy, SCHEMA};
 use serde_json::{Value, json};
@@ -19,7 +21,18 @@ const SHIPPED: &str = include_str!("../config/policy.toml");
 
 fn parse(text: &str) -> Result<Policy, String> {
     let text = text.replace("ed25519", "ecdsa-p256-sha256");
-    Policy::parse("policy.toml", &text, &|_| Ok(fresh_key())).map_err(|problems| problems.to_string())
+    Policy::parse("policy.toml", &text, &read).map_err(|problems| problems.to_string())
+}
+
+/// What is in a file that a document names.
+fn read(file: &str) -> Result<String, String> {
+    static AUTHORITY: OnceLock<authority::Authority> = OnceLock::new();
+    let authority = || AUTHORITY.get_or_init(|| authority::Authority::new("acme"));
+    match file.rsplit('.').next() {
+        Some("json") => Ok(authority().trusted_root()),
+        Some("pem") => Ok(authority().fulcio.root.pem()),
+        _ => Ok(fresh_key()),
+    }
 }
 
 fn fresh_key() -> String {
@@ -36,6 +49,9 @@ fn table<'s>(schema: &'s Value, table: &str) -> &'s Value {
     match table {
         "" => schema,
         "attestor.keys" => &defs["key"],
+        "attestor.identities" => &defs["identity"],
+        "attestor.identities.subject" => &defs["pattern-of-text"],
+        "attestor.authorities" => &defs["authority"],
         "floor" => &defs["rule"],
         "require" => &defs["requirement"],
         "require.at-least" => &defs["requirement"]["properties"]["at-least"],
@@ -115,6 +131,16 @@ fn what_the_schema_refuses_the_parser_refuses() {
         ),
         ("may-sign = [\"signature\"]", "may-sign = [\"signature\"]\nkeys = [{ algorithm = \"ed25519\" }]"),
         ("may-sign = [\"signature\"]", "may-sign = [\"signature\"]\nkeys = [{ file = \"x\", algorithm = \"dsa\" }]"),
+        ("may-sign = [\"signature\"]", "may-sign = [\"signature\"]\nidentities = [{ root = \"t\", issuer = \"i\" }]"),
+        (
+            "may-sign = [\"signature\"]",
+            "may-sign = [\"signature\"]\nidentities = [{ root = \"t\", issuer = \"i\", subject = { pattern = \"s\" } }]",
+        ),
+        ("may-sign = [\"signature\"]", "may-sign = [\"signature\"]\nauthorities = [{ email = \"i\" }]"),
+        ("may-sign = [\"signature\"]", "may-sign = [\"signature\"]\nrepositories = []"),
+        ("schema = 1", "schema = 1\n[[trust-root]]\nname = \"t\""),
+        ("schema = 1", "schema = 1\n[[trust-root]]\nname = \"t\"\nfile = \"t.json\"\nlogs = -1"),
+        ("schema = 1", "schema = 1\n[[trust-root]]\nname = \"t\"\nfile = \"t.json\"\nlogs = 9"),
         ("name = \"r\"", "name = \"a b\""),
         ("name = \"r\"", ""),
         ("mode = \"audit\"", "mode = \"warn\""),

@@ -12,7 +12,7 @@ const PURE: &[&str] = &[
     "image",
     "verify",
     "policy",
-    "trust.rs",
+    "trust",
     "config.rs",
     "document.rs",
     "audit/chain.rs",

@@ -123,7 +123,13 @@ fn requirement(required: &Required, name: &str) -> String {
         (Some(Part::Floor { met: false }), _) => format!("{floor}which admits nothing here"),
         (None, Some(vouching)) => {
             let what = vouching.predicate.as_deref().unwrap_or("signature");
-            format!("{}: {what}, key {}, in {}", required.attestor, short(&vouching.key), beside(name, &vouching.place))
+            let by = match &vouching.identity {
+                Some(identity) => identity.clone(),
+                None => format!("key {}", short(&vouching.key)),
+            };
+            let at = vouching.signed_at.map(|at| format!(" at {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
+            let (at, place) = (at.unwrap_or_default(), beside(name, &vouching.place));
+            format!("{}: {what}, {by}{at}, in {place}", required.attestor)
         }
         (None, None) => required.attestor.clone(),
     };

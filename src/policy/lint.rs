@@ -11,7 +11,11 @@ use super::{
     Mode, Policy, Requirement, Rule,
     scope::{NodeSelector, Pattern},
 };
-use crate::{image::Digest, limits};
+use crate::{
+    image::Digest,
+    limits,
+    trust::{Attestor, Identity, Matcher},
+};
 
 /// Attestors up to which it is tried out whether one requirement can be met without another.
 const TRIED: usize = 12;
@@ -50,7 +54,8 @@ impl Policy {
             self.lint_rule(rule, &mut remarks, now);
         }
         self.lint_exempt(&mut remarks);
-        self.lint_attestors(&mut remarks);
+        self.lint_attestors(&mut remarks, now);
+        self.lint_roots(&mut remarks, now);
         remarks.0.sort();
         remarks.0.dedup();
         remarks.0
@@ -125,7 +130,7 @@ impl Policy {
 
     fn lint_rule(&self, rule: &Rule, remarks: &mut Remarks, now: Timestamp) {
         if let Requirement::Of(group) = &rule.require {
-            let has_keys = |at: usize| self.attestors.get(at).is_some_and(|attestor| !attestor.keys.is_empty());
+            let has_keys = |at: usize| self.attestors.get(at).is_some_and(Attestor::has_signers);
             let nobody = Digest::of(b"no image has this digest");
             let digest = group.pinned().into_iter().next().unwrap_or(nobody);
             let name = |at: usize| self.attestors.get(at).map(|attestor| attestor.name.clone()).unwrap_or_default();
@@ -201,12 +206,49 @@ impl Policy {
         }
     }
 
-    fn lint_attestors(&self, remarks: &mut Remarks) {
+    fn lint_attestors(&self, remarks: &mut Remarks, now: Timestamp) {
         let rules = self.rules.iter().chain(&self.floors).chain([&self.default]);
         let named: BTreeSet<usize> = rules.flat_map(|rule| rule.require.attestors()).collect();
         for (_, attestor) in self.attestors.iter().enumerate().filter(|(at, _)| !named.contains(at)) {
             let message = format!("attestor \"{}\": no rule asks for it", attestor.name);
             remarks.0.push(Remark { line: 0, kind: "unused-attestor", message });
+        }
+        for attestor in &self.attestors {
+            let mut add = |kind, message: String| {
+                let message = format!("attestor \"{}\": {message}", attestor.name);
+                remarks.0.push(Remark { line: 0, kind, message });
+            };
+            for until in attestor.keys.iter().filter_map(|key| key.until).filter(|until| *until <= now) {
+                add("key-ended", format!("a key of it ended at {until}, and signs nothing any more"));
+            }
+            let anybody = |identity: &&Identity| matches!(identity.subject, Matcher::Anything);
+            for identity in attestor.identities.iter().filter(anybody) {
+                let whom = &identity.issuer;
+                add("anybody-signs", format!("whoever has an account with {whom} can sign for it"));
+            }
+            if attestor.authorities.iter().any(|authority| authority.email.is_none() && authority.host.is_none()) {
+                add("anybody-signs", "whoever has a certificate of its authority can sign for it".to_owned());
+            }
+        }
+    }
+
+    fn lint_roots(&self, remarks: &mut Remarks, now: Timestamp) {
+        let named: BTreeSet<&str> =
+            self.attestors.iter().flat_map(Attestor::roots).map(|root| root.name.as_str()).collect();
+        for root in &self.roots {
+            let mut add = |kind, message: String| {
+                let message = format!("trust root \"{}\": {message}", root.name);
+                remarks.0.push(Remark { line: 0, kind, message });
+            };
+            if !named.contains(root.name.as_str()) {
+                add("unused-trust-root", "no attestor names it".to_owned());
+            }
+            if let Some(ended) = root.ended().filter(|ended| *ended <= now) {
+                let message = format!(
+                    "its authorities ended at {ended}: what is signed since does not count; bring a newer file"
+                );
+                add("trust-root-ended", message);
+            }
         }
     }
 

@@ -97,3 +97,45 @@ impl fmt::Debug for Authority {
         write!(f, "{} {:?} {:?}", self.id, self.email, self.host)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(emails: &[&str], hosts: &[&str]) -> Names {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Names { emails: owned(emails), hosts: owned(hosts) }
+    }
+
+    #[test]
+    fn every_name_that_is_asked_for_has_to_be_there() {
+        let exact = |text: &str| Some(Matcher::Exact(text.to_owned()));
+        let authority = |email, host| Authority {
+            file: "ca.pem".to_owned(),
+            intermediates: None,
+            id: Digest::of(b"ca"),
+            email,
+            host,
+            anchors: Vec::new(),
+            leading: Vec::new(),
+        };
+        let both = authority(exact("a@b.c"), exact("b.c"));
+        let signer = both.meant(&names(&["x@y.z", "a@b.c"], &["b.c"])).unwrap();
+        assert_eq!(signer.to_string(), format!("a@b.c b.c (authority {})", Digest::of(b"ca")));
+        for other in [names(&["a@b.c"], &[]), names(&[], &["b.c"]), names(&["b.c"], &["a@b.c"]), Names::default()] {
+            assert!(both.meant(&other).is_none(), "{other:?}");
+        }
+        assert!(authority(None, None).meant(&Names::default()).is_some(), "the policy says `insecure-any-subject`");
+    }
+
+    #[test]
+    fn what_holds_no_certificate_is_no_authority() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for text in ["", " \n", "x", broken, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
+            assert!(Authority::parse(("ca.pem", text), None).is_err(), "{text}");
+        }
+        let many = |count: usize| Authority::parse(("ca.pem", &broken.repeat(count)), None).unwrap_err();
+        assert!(!many(limits::AUTHORITY_CERTIFICATES).contains("more than"));
+        assert!(many(limits::AUTHORITY_CERTIFICATES + 1).contains("more than"));
+    }
+}

@@ -51,6 +51,11 @@ pub struct Attestor {
 }
 
 impl Attestor {
+    /// Whether anybody could sign for it.
+    pub fn has_signers(&self) -> bool {
+        !self.keys.is_empty() || !self.identities.is_empty() || !self.authorities.is_empty()
+    }
+
     /// The trust roots that vouch for its signers or for when they signed, as often as they are named.
     pub fn roots(&self) -> impl Iterator<Item = &Arc<TrustRoot>> {
         let of_keys = self.keys.iter().filter_map(|trusted| trusted.root.as_ref());
@@ -140,6 +145,8 @@ impl fmt::Display for Purpose {
 pub(crate) mod testing {
     //! Keys and signatures made at test time.
 
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde_json::json;
     use sigstore_crypto::KeyPair;
 
     use super::*;
@@ -150,6 +157,23 @@ pub(crate) mod testing {
 
     pub(crate) fn pem(key: &KeyPair) -> String {
         key.public_key_der().unwrap().to_pem()
+    }
+
+    /// A trusted root with one transparency log, until the end of 2029.
+    pub(crate) fn log_root() -> String {
+        let key = key().public_key_der().unwrap();
+        let log = json!({
+            "baseUrl": "https://log.example",
+            "hashAlgorithm": "SHA2_256",
+            "publicKey": {
+                "rawBytes": STANDARD.encode(key.as_bytes()),
+                "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                "validFor": { "start": "2020-01-01T00:00:00Z", "end": "2029-12-31T23:59:59Z" },
+            },
+            "logId": { "keyId": STANDARD.encode(Digest::of(key.as_bytes()).as_bytes()) },
+        });
+        let media_type = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
+        json!({ "mediaType": media_type, "tlogs": [log] }).to_string()
     }
 
     pub(crate) fn attestor(name: &str, may_sign: &[Purpose], keys: &[&KeyPair]) -> Attestor {

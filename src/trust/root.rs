@@ -252,3 +252,87 @@ fn ended(root: &TrustedRoot, demands: Demands) -> Option<Timestamp> {
     let timestamps = timestamps.filter(|_| demands.timestamps > 0);
     [certificates, logs, timestamps].into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::trust::testing::log_root;
+
+    fn refused(root: &Value, demands: Demands) -> String {
+        TrustRoot::parse("root", "root.json", &root.to_string(), demands).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn a_root_under_which_nothing_could_count_is_none() {
+        let good: Value = serde_json::from_str(&log_root()).unwrap();
+        assert!(TrustRoot::parse("root", "root.json", &good.to_string(), Demands::default()).is_ok());
+        let with = |key: &str, value: Value| {
+            let mut root = good.clone();
+            root[key] = value;
+            root
+        };
+        let twice = json!([good["tlogs"][0], good["tlogs"][0]]);
+        let mut other_id = twice.clone();
+        other_id[1]["logId"]["keyId"] = json!("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        let two = Demands { logs: 2, ..Demands::default() };
+        let stamped = Demands { timestamps: 1, ..Demands::default() };
+        let nobody = Demands { logs: 0, ..Demands::default() };
+        for (root, demands, expected) in [
+            (json!({}), Demands::default(), "not a trusted root"),
+            (with("mediaType", json!("text/plain")), Demands::default(), "mediaType"),
+            (with("tlogs", json!([])), Demands::default(), "it has 0: transparency log"),
+            (with("tlogs", twice), Demands::default(), "duplicate"),
+            // One key under two names is one log.
+            (with("tlogs", other_id), two, "it has 1: transparency log"),
+            (good.clone(), two, "it has 1: transparency log"),
+            (good.clone(), stamped, "it has 0: timestamp authority"),
+            (good.clone(), nobody, "nobody is asked"),
+            (with("tlogs", json!("x")), Demands::default(), "not a trusted root"),
+        ] {
+            let told = refused(&root, demands);
+            assert!(told.contains(expected), "{told}: expected {expected}");
+        }
+        for text in ["", "[]", "null", "{", "{}}"] {
+            assert!(TrustRoot::parse("root", "root.json", text, Demands::default()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_authorities_of_one_kind_are_bounded() {
+        let good: Value = serde_json::from_str(&log_root()).unwrap();
+        let with = |count: usize| {
+            let log = |number: usize| {
+                let mut log: Value = serde_json::from_str(&log_root()).unwrap();
+                log["tlogs"][0]["baseUrl"] = json!(number.to_string());
+                log["tlogs"][0].clone()
+            };
+            let mut root = good.clone();
+            root["tlogs"] = json!((0..count).map(log).collect::<Vec<_>>());
+            TrustRoot::parse("root", "root.json", &root.to_string(), Demands::default())
+        };
+        assert!(with(limits::TRUST_ROOT_AUTHORITIES).is_ok());
+        assert!(with(limits::TRUST_ROOT_AUTHORITIES + 1).is_err());
+    }
+
+    #[test]
+    fn the_time_of_a_root_ends_with_the_last_of_what_is_needed() {
+        let mut root: Value = serde_json::from_str(&log_root()).unwrap();
+        let ended = |root: &Value, demands| {
+            TrustRoot::parse("root", "root.json", &root.to_string(), demands).unwrap().ended().map(|at| at.to_string())
+        };
+        assert_eq!(ended(&root, Demands::default()).as_deref(), Some("2029-12-31T23:59:59Z"));
+        root["tlogs"][0]["publicKey"]["validFor"] = json!({ "start": "2020-01-01T00:00:00Z" });
+        assert_eq!(ended(&root, Demands::default()), None);
+    }
+
+    #[test]
+    fn two_roots_differ_by_all_that_is_in_them() {
+        let (json, demands) = (log_root(), Demands::default());
+        let id = |json: &str, demands| TrustRoot::parse("root", "root.json", json, demands).unwrap().id;
+        assert_eq!(id(&json, demands), id(&json, demands));
+        assert_ne!(id(&json, demands), id(&log_root(), demands));
+        assert_ne!(id(&json, demands), id(&json, Demands { insecure_ignore_sct: true, ..demands }));
+    }
+}

@@ -170,3 +170,63 @@ fn is_strong(key: &DerPublicKey) -> Result<(), String> {
         false => Err("the key in its certificate is of a kind that does not count".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A bundle that nobody signed, with so many log entries, timestamps, certificates and hashes in a proof.
+    fn bundle([entries, timestamps, certificates, hashes]: [usize; 4]) -> Bundle {
+        let zero = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let entry = json!({
+            "logIndex": "1",
+            "logId": { "keyId": zero },
+            "kindVersion": { "kind": "dsse", "version": "0.0.1" },
+            "inclusionProof": {
+                "logIndex": "1", "rootHash": zero, "treeSize": "2", "hashes": vec![zero; hashes],
+                "checkpoint": { "envelope": "" },
+            },
+            "canonicalizedBody": "e30=",
+        });
+        let material = json!({
+            "x509CertificateChain": { "certificates": vec![json!({ "rawBytes": "AAAA" }); certificates] },
+            "tlogEntries": vec![entry; entries],
+            "timestampVerificationData": { "rfc3161Timestamps": vec![json!({ "signedTimestamp": "AAAA" }); timestamps] },
+        });
+        let envelope = json!({ "payload": "e30=", "payloadType": "x", "signatures": [{ "sig": "AAAA" }] });
+        serde_json::from_value::<Bundle>(json!({
+            "mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.2",
+            "verificationMaterial": material,
+            "dsseEnvelope": envelope,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_takes_long_to_verify_is_bounded() {
+        let most = [
+            limits::BUNDLE_LOG_ENTRIES,
+            limits::BUNDLE_TIMESTAMPS,
+            limits::BUNDLE_CERTIFICATES,
+            limits::BUNDLE_PROOF_HASHES,
+        ];
+        assert_eq!(within_bounds(&bundle(most)), Ok(()));
+        for at in 0..most.len() {
+            let mut more = most;
+            more[at] += 1;
+            let told = within_bounds(&bundle(more)).unwrap_err();
+            assert!(told.contains(&format!("more than {}", most[at])), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_log_entry_that_proves_nothing_is_refused() {
+        let bundle = bundle([1, 0, 1, 0]);
+        let mut json: Value = serde_json::from_str(&bundle.to_json().unwrap()).unwrap();
+        json["verificationMaterial"]["tlogEntries"][0].as_object_mut().unwrap().remove("inclusionProof");
+        let bare = serde_json::from_value(json).unwrap();
+        assert!(within_bounds(&bundle).is_ok() && within_bounds(&bare).is_err());
+    }
+}

@@ -18,7 +18,8 @@ fn prepared() -> TempDir {
     for key in ["ci", "qa", "a", "b"] {
         fs::write(directory.path().join(format!("keys/{key}.pub")), fresh_key()).unwrap();
     }
-    let policy = examples().pop().unwrap().replace("ed25519", "ecdsa-p256-sha256");
+    let staged = |text: &&str| text.contains("[[floor]]");
+    let policy = examples().into_iter().find(staged).unwrap().replace("ed25519", "ecdsa-p256-sha256");
     fs::write(directory.path().join("policy.toml"), policy).unwrap();
     directory
 }

@@ -22,9 +22,14 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, mistakes: &mut V
                 "object" => value.is_object(),
                 "array" => value.is_array(),
                 "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
                 "integer" => value.is_i64() || value.is_u64(),
                 other => panic!("type {other}"),
             },
+            "allOf" => {
+                wanted.as_array().unwrap().iter().for_each(|schema| check(root, schema, value, at, mistakes));
+                true
+            }
             "const" => value == wanted,
             "enum" => wanted.as_array().unwrap().contains(value),
             "oneOf" => {
@@ -61,6 +66,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, mistakes: &mut V
             "minProperties" => value.as_object().is_none_or(|table| table.len() as u64 >= wanted.as_u64().unwrap()),
             "maxProperties" => value.as_object().is_none_or(|table| table.len() as u64 <= wanted.as_u64().unwrap()),
             "minimum" => value.as_i64().is_none_or(|number| number >= wanted.as_i64().unwrap()),
+            "maximum" => value.as_i64().is_none_or(|number| number <= wanted.as_i64().unwrap()),
             "minLength" => value.as_str().is_none_or(|text| text.chars().count() as u64 >= wanted.as_u64().unwrap()),
             "maxLength" => value.as_str().is_none_or(|text| text.chars().count() as u64 <= wanted.as_u64().unwrap()),
             "pattern" => value.as_str().is_none_or(|text| matches(wanted.as_str().unwrap(), text)),

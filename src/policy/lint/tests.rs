@@ -112,3 +112,21 @@ fn one_requirement_is_laxer_than_another_where_it_can_be_met_without_it() {
         assert_eq!(laxer(ours, theirs), expected, "{ours} {theirs}");
     }
 }
+
+#[test]
+fn what_ended_and_who_could_be_anybody_is_noticed() {
+    let pem = crate::trust::testing::pem(&crate::trust::testing::key());
+    let root = crate::trust::testing::log_root();
+    let text = format!(
+        "schema = 1\n[[trust-root]]\nname = \"used\"\nfile = \"root.json\"\n[[trust-root]]\nname = \"unused\"\nfile = \"root.json\"\n\
+         [[attestor]]\nname = \"ci\"\nmay-sign = [\"signature\"]\n\
+         keys = [{{ pem = '''{pem}''', algorithm = \"ecdsa-p256-sha256\", root = \"used\", until = \"2026-11-23T12:00:00Z\" }}]\n\
+         [[rule]]\nname = \"r\"\nimages = [\"reg.io/x\"]\nrequire = {CI}\n[default]\nrequire = \"deny\"\n"
+    );
+    let policy = Policy::parse("policy.toml", &text, &|_| Ok(root.clone())).unwrap_or_else(|why| panic!("{why}"));
+    let remarks = |now: &str| policy.lint(now.parse().unwrap()).into_iter().map(|it| it.kind).collect::<Vec<_>>();
+    assert_eq!(remarks("2026-11-23T11:59:59Z"), ["unused-trust-root"]);
+    assert_eq!(remarks("2026-11-23T12:00:00Z"), ["key-ended", "unused-trust-root"]);
+    let ended = remarks("2030-01-01T00:00:00Z");
+    assert_eq!(ended, ["key-ended", "trust-root-ended", "trust-root-ended", "unused-trust-root"]);
+}
