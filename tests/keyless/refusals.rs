@@ -126,7 +126,7 @@ fn the_older_layouts_are_told_in_the_same_words() {
             ),
             (edited(&layer, "bundle", &|_| String::new()), Code::UntrustedAttestor, "none by \"release\""),
             (edited(&layer, "bundle", &|_| "{}".to_owned()), Code::UntrustedAttestor, "none by \"release\""),
-            (edited(&layer, "certificate", &|_| "x".to_owned()), Code::UntrustedAttestor, "none by \"release\""),
+            (edited(&layer, "certificate", &|_| "x".to_owned()), Code::SignerNotProven, NOT),
         ] {
             refuses(&policy, &[read(&wrong)], code, words);
         }

@@ -128,7 +128,6 @@ impl Stage {
 pub fn at_every_gate(suite: Suite) -> Result<()> {
     let stage = Stage::set(suite)?;
     let node = &stage.node;
-    let pod = node.pod("prod", "keyless")?;
     for layout in [Layout::Bundle, Layout::SigTag] {
         let right = stage.signed("right", layout, |_, signing| signing)?;
         for &path in Path::of(suite) {
@@ -146,6 +145,7 @@ pub fn at_every_gate(suite: Suite) -> Result<()> {
         }
         node.clean()?;
         expect::admitted(node, Path::CriPull, &right)?;
+        let pod = node.pod("prod", "keyless")?;
         starts(&pod, container_config("right", &right.name, &SLEEP))?;
         if suite == Suite::Forky {
             let (accepted, said) = stage.cosign(&right, layout)?;
@@ -176,10 +176,11 @@ pub fn at_every_gate(suite: Suite) -> Result<()> {
         let name = format!("{name}-start");
         let slipped = stage.sign(Image::running(right.image.layers.clone(), &name, &SLEEP), &name, layout, change)?;
         node.slip_in(&slipped, &[])?;
+        let pod = node.pod("prod", "keyless")?;
         refused_at_last(node, &pod, &|| container_config("slipped", &slipped.name, &SLEEP), &[code])?;
         starts(&pod, container_config("right", &right.name, &SLEEP))?;
     }
-    pod.remove()
+    Ok(())
 }
 
 /// A root file that breaks leaves the last good one in force, and what was admitted needs nobody.
