@@ -19,6 +19,8 @@ mod monotone;
 mod mutation;
 #[path = "keyless/refusals.rs"]
 mod refusals;
+#[path = "keyless/shapes.rs"]
+mod shapes;
 #[path = "keyless/signers.rs"]
 mod signers;
 #[path = "keyless/stamps.rs"]
@@ -214,4 +216,12 @@ fn says(decision: &Decision, code: Code, words: &str) {
     assert!(!violation.fix.is_empty(), "nothing says what to do: {violation:?}");
     let line = format!("{} {}", violation.found, violation.fix);
     assert!(!line.chars().any(char::is_control), "{line:?}");
+}
+
+/// That no authority vouches for `found`, whatever they say about it.
+#[track_caller]
+fn unproven(policy: &Policy, what: &str, found: Found) {
+    let decision = judged(policy, &[found]);
+    let codes = [Code::SignerNotProven, Code::UntrustedAttestor];
+    assert!(codes.iter().any(|code| decision.code() == Some(*code)), "{what}: {decision:#?}");
 }

@@ -77,6 +77,21 @@ impl PublicKey {
             n => return Err(BadKey(format!("{n} PEM blocks: expected one `PUBLIC KEY`, a file for each key"))),
         }
         let der = DerPublicKey::from_pem(pem).map_err(|e| BadKey(format!("not a public key: {e}")))?;
+        Self::from_der(der, algorithm)
+    }
+
+    /// The key of a certificate, which signs as keys of its kind usually do.
+    ///
+    /// # Errors
+    /// When a policy could not name it either: it is weak, or of a kind that no trust root is asked about.
+    pub(crate) fn of_certificate(der: &DerPublicKey) -> Result<Self, BadKey> {
+        let usual = KeyAlgorithm::from_spki(der).map_err(|e| BadKey(e.to_string()))?.default_signing_scheme();
+        let algorithm = Algorithm::ALL.iter().find(|(_, algorithm)| algorithm.scheme() == Some(usual));
+        let (_, algorithm) = algorithm.ok_or_else(|| BadKey("a key of a kind that does not count".into()))?;
+        Self::from_der(der.clone(), *algorithm)
+    }
+
+    fn from_der(der: DerPublicKey, algorithm: Algorithm) -> Result<Self, BadKey> {
         let verifier = match algorithm.scheme() {
             Some(scheme) => {
                 let found = KeyAlgorithm::from_spki(&der).map_err(|e| BadKey(e.to_string()))?;

@@ -185,9 +185,8 @@ impl<'a> Evidence<'a> {
     fn by_authority(&self, authority: &Authority) -> Result<(Signer, Option<Timestamp>), String> {
         let certificates = self.opened.certificates();
         let (signer, key, ends) = certificate::of_authority(authority, &certificates, self.seen.at())?;
-        let keys = PublicKey::by_any_algorithm(&key.to_pem()).map_err(|why| why.to_string())?;
-        let signed = |key: &PublicKey| key.is_usual() && key.verifies(&self.opened.message, &self.opened.signature);
-        match keys.iter().any(signed) {
+        let key = PublicKey::of_certificate(&key).map_err(|why| why.to_string())?;
+        match key.verifies(&self.opened.message, &self.opened.signature) {
             true => Ok((signer, Some(ends).filter(|_| self.seen.first.is_none()))),
             false => Err("the key of its certificate did not sign it".to_owned()),
         }

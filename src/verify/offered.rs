@@ -39,8 +39,10 @@ pub fn offered(found: &Found, digest: &Digest) -> Option<Offered> {
         },
     };
     let certificate = parse_certificate_info(certificate).ok()?;
-    let keys = PublicKey::by_any_algorithm(&certificate.public_key.to_pem()).ok()?;
-    let key = keys.into_iter().find(|key| key.verifies(&opened.message, &opened.signature))?;
+    let key = PublicKey::of_certificate(&certificate.public_key).ok()?;
+    if !key.verifies(&opened.message, &opened.signature) {
+        return None;
+    }
     Some(match Certified::by(&certificate) {
         Some(certified) => Offered::Identity(certified.signer()),
         None => Offered::Key(key),

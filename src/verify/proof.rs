@@ -3,12 +3,12 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use sigstore_types::{Artifact, Bundle, DerPublicKey, TransparencyLogEntry};
+use sigstore_types::{Artifact, Bundle, TransparencyLogEntry};
 use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
 use crate::{
     limits,
-    trust::{Algorithm, Certified, PublicKey, TrustRoot},
+    trust::{Certified, PublicKey, TrustRoot},
 };
 
 /// Whom a certificate names, and when it was used.
@@ -36,7 +36,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
     let result = under(root, bundle, artifact, &policy)?;
     let certificate = result.certificate().filter(|_| result.certificate_verified());
     let certificate = certificate.ok_or("there is no certificate")?;
-    is_strong(&certificate.public_key)?;
+    PublicKey::of_certificate(&certificate.public_key).map_err(|why| format!("the key of its certificate: {why}"))?;
     let certified = Certified::by(certificate).ok_or("its certificate names no subject, or no issuer")?;
     match result.verified_timestamps() {
         [] => Err("no authority saw when it was signed".to_owned()),
@@ -158,16 +158,6 @@ fn is_of_its_kind(entry: &TransparencyLogEntry) -> Result<(), String> {
     match (logged.kind, logged.api_version) == (said.kind(), said.version()) {
         true => Ok(()),
         false => Err(format!("a log entry that is not of the kind {} {}", said.kind(), said.version())),
-    }
-}
-
-/// Refuses keys of certificates that a policy could not name either.
-fn is_strong(key: &DerPublicKey) -> Result<(), String> {
-    let pem = key.to_pem();
-    let read = |(_, algorithm): &(_, Algorithm)| PublicKey::from_pem(&pem, *algorithm);
-    match Algorithm::ALL.iter().any(|known| read(known).is_ok()) {
-        true => Ok(()),
-        false => Err("the key in its certificate is of a kind that does not count".to_owned()),
     }
 }
 

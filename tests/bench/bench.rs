@@ -7,6 +7,8 @@
 #![allow(unreachable_pub, reason = "a program of several files")]
 
 #[allow(unused_imports, reason = "shared by programs that each use a part")]
+#[path = "../authority/mod.rs"]
+mod authority;
 #[path = "../registry/hostile.rs"]
 mod hostile;
 #[path = "../node/mod.rs"]
@@ -19,6 +21,7 @@ mod containerd;
 mod daemon;
 mod evidence;
 mod flood;
+mod keyless;
 mod layers;
 mod policy;
 mod prepare;

@@ -11,23 +11,27 @@ use pullgate::{
         decision::Verdict,
         evaluate::{Answer, Findings, Origin, Subject},
     },
-    verify::verify,
+    verify::{Seen, verify},
 };
 
 use crate::{
     evidence::Signer,
+    keyless,
     node::Result,
     policy,
     report::{Row, Section, spread, time},
     statistics::{Ratio, median},
 };
 
-const BATCHES: usize = 101;
-const HOST: &str = "reg.example.com";
+/// Batches that are timed.
+pub const BATCHES: usize = 101;
+/// The registry of the images.
+pub const HOST: &str = "reg.example.com";
 
 pub fn measure() -> Result<Vec<Section>> {
     let mut section = Section::new("Deciding with the evidence at hand (one core)");
     section.rows.extend(signatures()?);
+    section.rows.extend(keyless::signatures()?);
     section.rows.extend(policy::many_rules()?);
     Ok(vec![section])
 }
@@ -69,7 +73,8 @@ fn signatures() -> Result<Vec<Row>> {
     ])
 }
 
-fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
+/// What `policy` decides about `subject` by `found`.
+pub fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
     let now = Timestamp::now();
     let Answer::NeedsEvidence(governing) = policy.ask(subject, &BTreeMap::new(), now) else { return Verdict::Deny };
     let findings = verify(found, &subject.digest, &governing.attestors(policy), Seen::at_first(now));
@@ -79,7 +84,7 @@ fn decide(policy: &Policy, subject: &Subject, found: &Found) -> Verdict {
 }
 
 /// Seconds for one of `calls` calls, each of which has to succeed.
-fn each(calls: u32, mut call: impl FnMut() -> bool) -> f64 {
+pub fn each(calls: u32, mut call: impl FnMut() -> bool) -> f64 {
     let begun = Instant::now();
     let all = (0..calls).all(|_| black_box(call()));
     let took = begun.elapsed().as_secs_f64() / f64::from(calls);

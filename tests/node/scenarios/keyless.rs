@@ -53,7 +53,7 @@ const WRONG: [Wrong; 5] = [
     ("wrong-issuer", |_, signing| signing.issuer("https://issuer.evil.example"), "PG102", "issuer.evil.example"),
     ("unlogged", |_, signing| signing.unlogged(), "PG112", "does not vouch"),
     ("expired", |acme, signing| signing.logged(acme.rekor.entry().integrated(601)), "PG112", "CertExpired"),
-    ("stranger", |_, signing| signing.certified_by(&Authority::new("other").fulcio), "PG112", "UnknownIssuer"),
+    ("stranger", |_, signing| signing.certified_by(&Authority::new("other").fulcio), "PG112", "certificate chain"),
 ];
 
 impl Stage {
