@@ -33,7 +33,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
     if root.demands.insecure_ignore_sct {
         policy = policy.skip_sct();
     }
-    let result = under(root, bundle, artifact, &policy)?;
+    let result = under(root, bundle, artifact, &policy, None)?;
     let certificate = result.certificate().filter(|_| result.certificate_verified());
     let certificate = certificate.ok_or("there is no certificate")?;
     PublicKey::of_certificate(&certificate.public_key).map_err(|why| format!("the key of its certificate: {why}"))?;
@@ -45,7 +45,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
 }
 
 /// Proves under `root` that its authorities saw that `key` signed `artifact`, and returns when; empty where none of them
-/// tells a time.
+/// tells a time. Then it was signed at `latest` at the latest, and who had ended by then has seen nothing.
 ///
 /// # Errors
 /// The first thing that does not hold.
@@ -54,12 +54,13 @@ pub fn by_key(
     bundle: &Bundle,
     artifact: Artifact<'_>,
     key: &PublicKey,
+    latest: Timestamp,
 ) -> Result<Vec<Timestamp>, String> {
     let mut policy = PublicKeyVerificationPolicy::new(key.der().clone());
     if root.demands.logs == 0 {
         policy = policy.skip_tlog_unsafe();
     }
-    Ok(under(root, bundle, artifact, &policy)?.verified_timestamps().to_vec())
+    Ok(under(root, bundle, artifact, &policy, Some(latest))?.verified_timestamps().to_vec())
 }
 
 fn under(
@@ -67,11 +68,16 @@ fn under(
     bundle: &Bundle,
     artifact: Artifact<'_>,
     policy: &dyn Policy,
+    latest: Option<Timestamp>,
 ) -> Result<sigstore_verify::VerificationResult, String> {
     within_bounds(bundle)?;
     let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
     let mut result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
-    if let Some(verifier) = root.with_logs_at(result.verified_timestamps()) {
+    let times = match result.verified_timestamps() {
+        [] => latest.as_slice(),
+        times => times,
+    };
+    if let Some(verifier) = root.with_logs_at(times) {
         let why = |why: sigstore_verify::Error| format!("under the logs that were valid then: {why}");
         result = verify(&verifier?, bundle).map_err(why)?;
     }
