@@ -238,6 +238,23 @@ fn each_claim_that_is_asked_for_is_read_from_its_own_extension() {
 }
 
 #[test]
+fn a_statement_is_about_each_of_its_subjects() {
+    let acme = Authority::new("acme");
+    let about = |subjects: Vec<serde_json::Value>| {
+        bundle(&acme.sign(image()).statement(|says| says["subject"] = json!(subjects)))
+    };
+    let of = |digest: Digest| json!({ "name": "x", "digest": { "sha256": digest.hex() } });
+    let (this, other) = (of(image()), of(Digest::of(b"other")));
+    let by_another_hash = json!({ "name": "x", "digest": { "sha512": "00".repeat(64) } });
+    let policy = policy(&acme);
+    admits(&policy, &[about(vec![this.clone(), other.clone()])]);
+    admits(&policy, &[about(vec![other.clone(), this.clone()])]);
+    admits(&policy, &[about(vec![by_another_hash.clone(), this])]);
+    refuses(&policy, &[about(vec![other.clone(), other])], Code::OtherDigest, "another digest");
+    refuses(&policy, &[about(vec![by_another_hash])], Code::SignerNotProven, "nothing with a sha256 digest");
+}
+
+#[test]
 fn what_may_be_signed_is_what_counts() {
     let authority = Authority::new("acme");
     let only = |purpose: &str| usual().replace(SIGNS, &format!("may-sign = [\"{purpose}\"]"));

@@ -138,6 +138,33 @@ fn the_older_layouts_are_told_in_the_same_words() {
 }
 
 #[test]
+fn whatever_a_certificate_calls_somebody_is_told_in_one_harmless_line() {
+    let acme = Authority::new("acme");
+    let policy = policy(&acme);
+    for name in ["https://evil.example/\u{1b}[31m\nALLOW".to_owned(), format!("https://{}", "x".repeat(50_000))] {
+        let decision = judged(&policy, &[bundle(&acme.sign(image()).named(&[San::Uri(name)]))]);
+        says(&decision, Code::UntrustedAttestor, "none by \"release\" (found https://");
+        assert!(decision.violations[0].found.chars().count() < 500, "{decision:#?}");
+        assert!(decision.grounds.bytes() <= pullgate::limits::GROUNDS_BYTES);
+    }
+}
+
+#[test]
+fn of_several_signatures_in_one_envelope_none_counts() {
+    let acme = Authority::new("acme");
+    let policy = policy(&acme);
+    for signing in [acme.sign(image()), acme.sign(image()).managed(&Key::new(Algorithm::P256))] {
+        let mut several = signing.bundle();
+        let signatures = several.pointer_mut("/dsseEnvelope/signatures").unwrap().as_array_mut().unwrap();
+        signatures.push(json!({ "sig": "AAAA" }));
+        refuses(&policy, &[raw_bundle(&several)], Code::UntrustedAttestor, "none by \"release\"");
+        let signatures = several.pointer_mut("/dsseEnvelope/signatures").unwrap();
+        *signatures = json!([]);
+        refuses(&policy, &[raw_bundle(several)], Code::UntrustedAttestor, "none by \"release\"");
+    }
+}
+
+#[test]
 fn under_a_root_that_has_ended_nothing_can_be_told() {
     let past = Window::between("2025-01-01T00:00:00Z", "2026-03-31T00:00:00Z");
     let ends = |description: &mut Description| description.not_after = instant("2026-03-31T00:00:00Z");

@@ -120,6 +120,20 @@ fn a_log_that_tells_no_time_leaves_it_to_this_node() {
     refuses(&policy, &[bundle(&without_promise)], Code::KeyNotValid, "no authority saw when");
 }
 
+#[test]
+fn a_log_that_has_ended_and_tells_no_time_has_seen_nothing() {
+    let (mut acme, key) = (Authority::new("acme"), Key::new(Algorithm::P256));
+    let logged = |acme: &Authority| acme.sign(image()).managed(&key).logged(acme.rekor2.entry());
+    admits(&windowed(&acme, &key, true, "", ""), &[bundle(&logged(&acme))]);
+    acme.rekor2.trusted = Window::between("2025-01-01T00:00:00Z", "2026-04-01T00:00:00Z");
+    let policy = windowed(&acme, &key, true, "", "");
+    admits(&policy, &[bundle(&logged(&acme).stamped(acme.tsa.stamp()))]);
+    refuses(&policy, &[bundle(&logged(&acme))], Code::SignerNotProven, "does not vouch");
+    let first = Some(instant("2026-03-15T00:00:00Z"));
+    let kept = judged_when(&policy, &[bundle(&logged(&acme))], Seen { now: now(), first });
+    assert_eq!(kept.verdict, Verdict::Allow);
+}
+
 /// A node with a disk, a clock and a registry that has an image signed by a key.
 struct Node {
     state: tempfile::TempDir,
