@@ -30,18 +30,24 @@ mod thresholds;
 #[path = "keyless/windows.rs"]
 mod windows;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use authority::*;
+use hostile::HostileRegistry;
 use jiff::Timestamp;
 use pullgate::{
-    evidence::{Attached, Found, Material},
+    admission::Admission,
+    clock::Clock,
+    config::Config,
+    decisions::Asking,
+    evidence::{Attached, Found, Material, kept::Kept, registry::Registry},
     image::Digest,
     policy::{
         Policy,
         decision::{Code, Decision, Verdict},
         evaluate::{Answer, Findings, Origin, Subject},
     },
+    snapshot::Snapshot,
     trust::Attestor,
     verify::{Seen, Unusable, Vouched, verify},
 };
@@ -193,6 +199,22 @@ fn judged_when(policy: &Policy, pieces: &[Found], seen: Seen) -> Decision {
         }
     }
     policy.evaluate(&governing, &subject, &all, seen.now)
+}
+
+/// What a daemon that has just started decides about `image`, which is in `prod/app` of `registry`.
+async fn decide(registry: &HostileRegistry, image: Digest, policy: Policy, clock: Clock, kept: Kept) -> Decision {
+    let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
+    let snapshot = Snapshot {
+        generation: 1,
+        registry: Registry::new(config.registries.clone()),
+        config: Arc::new(config),
+        policy: Some(Arc::new(policy)),
+        boot: Arc::default(),
+        trouble: None,
+    };
+    let subject = Subject::new(image, Some(registry.place("prod/app").repository), Origin::Fetched);
+    let admission = Arc::new(Admission::new(Arc::new(clock), kept));
+    admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
 }
 
 #[track_caller]

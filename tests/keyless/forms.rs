@@ -1,15 +1,9 @@
 //! Every right form is admitted: from the registry by the whole of an admission, and with what certificates may say.
 
-use std::{path::Path, sync::Arc};
-
-use pullgate::{
-    admission::Admission, clock::Clock, config::Config, decisions::Asking, evidence::kept::Kept,
-    evidence::registry::Registry, snapshot::Snapshot,
-};
 use serde_json::json;
 
 use super::*;
-use crate::hostile::{HostileRegistry, MANIFEST};
+use crate::hostile::MANIFEST;
 
 /// A right signing in each form of a bundle.
 pub(crate) fn bundles(authority: &Authority, image: Digest) -> Vec<(&'static str, Version, Signing)> {
@@ -55,18 +49,7 @@ async fn decided(files: &Files<'_>, tables: &str, put: impl FnOnce(&HostileRegis
     put(&registry, image);
     let document = document(&format!("{}/prod/app", registry.host()), tables, "{ all = [\"release\"] }");
     let policy = parsed(files, &document).unwrap_or_else(|why| panic!("{why}"));
-    let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
-    let snapshot = Snapshot {
-        generation: 1,
-        registry: Registry::new(config.registries.clone()),
-        config: Arc::new(config),
-        policy: Some(Arc::new(policy)),
-        boot: Arc::default(),
-        trouble: None,
-    };
-    let subject = Subject::new(image, Some(registry.place("prod/app").repository), Origin::Fetched);
-    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
-    admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
+    decide(&registry, image, policy, Clock::unkept(), Kept::default()).await
 }
 
 /// Puts `layer` under the tag of `image` that ends in `kind`.

@@ -150,3 +150,50 @@ fn a_pattern_takes_no_longer_for_whoever_chooses_the_text() {
     text.write_char('b').unwrap();
     assert!(pattern.matches(&text));
 }
+
+/// A bundle about `statement`, signed by `key`, as it stands: JSON that another reader might read otherwise.
+fn as_it_stands(key: &Key, statement: &str) -> String {
+    let kind = "application/vnd.in-toto+json";
+    let signature = key.sign(format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len()).as_bytes());
+    let (payload, signature) = (STANDARD.encode(statement), STANDARD.encode(signature));
+    format!(
+        r#"{{"mediaType":"{}","verificationMaterial":{{"publicKey":{{"hint":"x"}}}},"dsseEnvelope":{{"payload":"{payload}","payloadType":"{kind}","signatures":[{{"sig":"{signature}"}}]}}}}"#,
+        Version::V03.media_type()
+    )
+}
+
+#[test]
+fn what_reads_two_ways_counts_in_neither() {
+    let key = Key::new(Algorithm::P256);
+    let policy = policy_of(&[], &keyed("release", &key, ""), "{ all = [\"release\"] }");
+    let (this, other) = (image().hex(), Digest::of(b"other").hex());
+    let subject = |hex: &str| format!(r#""subject":[{{"digest":{{"sha256":"{hex}"}}}}]"#);
+    let right =
+        format!(r#"{{"_type":"https://in-toto.io/Statement/v1",{},"predicateType":"{COSIGN_SIGN}"}}"#, subject(&this));
+    let bundle = as_it_stands(&key, &right);
+    admits(&policy, &[raw_bundle(&bundle)]);
+    let (one, kind) = (subject(&this), format!(r#""predicateType":"{COSIGN_SIGN}""#));
+    for statement in [
+        right.replace(&one, &format!("{},{one}", subject(&other))),
+        right.replace(&one, &format!("{one},{}", subject(&other))),
+        right.replace(&one, &one.replace("subject", "Subject")),
+        right.replace(&one, &one.replace("{\"sha256", &format!("{{\"sha256\":\"{other}\",\"sha256"))),
+        right.replace(&one, &one.replace("sha256", "SHA256")),
+        right.replace(&kind, &format!(r#""predicateType":"{SLSA}",{kind}"#)),
+        right.replace(&kind, &format!(r#"{kind},"predicateType":"{SLSA}""#)),
+        right.replace(&kind, &kind.replace("predicateType", "predicatetype")),
+        right.replace(r#""_type""#, r#""_type":"x","_type""#),
+        format!("{right}{right}"),
+        format!("\u{feff}{right}"),
+    ] {
+        assert_ne!(statement, right);
+        let decision = judged(&policy, &[raw_bundle(as_it_stands(&key, &statement))]);
+        assert_eq!(decision.verdict, Verdict::Deny, "{statement}: {decision:#?}");
+    }
+    for member in ["verificationMaterial", "dsseEnvelope", "payload", "payloadType", "signatures", "sig"] {
+        let folded = bundle.replacen(&format!("\"{member}\""), &format!("\"{}\"", member.to_uppercase()), 1);
+        unproven(&policy, member, raw_bundle(folded));
+    }
+    let both = bundle.replacen(r#""dsseEnvelope""#, r#""messageSignature":{"signature":"AA=="},"dsseEnvelope""#, 1);
+    unproven(&policy, "both", raw_bundle(both));
+}

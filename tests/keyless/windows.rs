@@ -1,7 +1,6 @@
 //! Keys that count for a time: by when an authority saw the signature, or else by when this node first did.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -9,13 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pullgate::{
-    admission::Admission, clock::Clock, config::Config, decisions::Asking, evidence::kept::Kept,
-    evidence::registry::Registry, snapshot::Snapshot,
-};
-
 use super::*;
-use crate::hostile::HostileRegistry;
 
 /// Two seconds before Rekor v1 has it, one before a timestamp.
 const SIGNED: &str = TIME;
@@ -160,18 +153,8 @@ impl Node {
     async fn decide(&self) -> Decision {
         let clock = self.clock.clone();
         let system = move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap();
-        let admission = Arc::new(Admission::new(Arc::new(Clock::of(system, None)), Kept::open(self.state.path())));
-        let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
-        let snapshot = Snapshot {
-            generation: 1,
-            registry: Registry::new(config.registries.clone()),
-            config: Arc::new(config),
-            policy: Some(Arc::new(parsed(&[], &self.policy).unwrap())),
-            boot: Arc::default(),
-            trouble: None,
-        };
-        let subject = Subject::new(self.image, Some(self.registry.place("prod/app").repository), Origin::Fetched);
-        admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
+        let policy = parsed(&[], &self.policy).unwrap();
+        decide(&self.registry, self.image, policy, Clock::of(system, None), Kept::open(self.state.path())).await
     }
 
     async fn kept(&self) {
