@@ -2,19 +2,26 @@
 //!
 //! The boot list comes first, since a node must always boot. Then, for each digest and name that the request could be
 //! about, the policy either settles it or says which evidence would; that is gathered, verified and evaluated, unless a
-//! decision still holds. What this node has kept is looked at before anybody is asked. One subject that is admitted
+//! decision still holds. What this node has is looked at before anybody is asked. One subject that is admitted
 //! admits the request; what the policy does not admit, or cannot tell, a pass of break-glass may.
+
+mod private;
 
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 
+use self::private::Private;
 use crate::{
     break_glass::Passes,
     clock::Clock,
     decisions::{Asking, Decisions, Key},
-    evidence::{Asked, Cause, Found, Gap, Place, Questions, kept::Kept},
+    evidence::{
+        Found, Gap, Place,
+        kept::Kept,
+        sources::{Sources, Wanted},
+    },
     limits,
     policy::{
         Policy,
@@ -36,19 +43,24 @@ const GAPS: usize = 16;
 /// Decides about requests.
 pub struct Admission {
     decisions: Decisions,
-    kept: Kept,
+    sources: Sources,
     clock: Arc<Clock>,
-    permits: Semaphore,
     one_time: OneTime,
     passes: Arc<Passes>,
+    private: Private,
 }
 
 impl Admission {
     /// Decides by the time of `clock`, and remembers evidence in `kept`.
     pub fn new(clock: Arc<Clock>, kept: Kept) -> Self {
-        let permits = Semaphore::new(limits::PARALLEL_DECISIONS);
+        Self::with_sources(clock, Sources::new(kept))
+    }
+
+    /// Decides by the time of `clock`, by evidence from `sources`, and remembers it there.
+    pub fn with_sources(clock: Arc<Clock>, sources: Sources) -> Self {
         let (one_time, passes) = (OneTime::default(), Arc::new(Passes::none()));
-        Self { decisions: Decisions::default(), kept, clock, permits, one_time, passes }
+        let (decisions, private) = (Decisions::default(), Private::default());
+        Self { decisions, sources, clock, one_time, passes, private }
     }
 
     /// As well by `passes` of break-glass.
@@ -77,6 +89,11 @@ impl Admission {
         self.decisions.len()
     }
 
+    /// Images that could not be judged of late because their registry wants credentials.
+    pub fn unauthorized(&self) -> usize {
+        self.private.count()
+    }
+
     /// Decides about a request that is about any of `subjects`: the digests and names of one image.
     pub async fn decide(
         self: &Arc<Self>,
@@ -91,6 +108,7 @@ impl Admission {
         // With a pass in hand nobody waits for a registry.
         let asking = if covering().is_some() { Asking::Offline } else { asking };
         let decision = self.by_policy(snapshot, subjects.clone(), asking).await;
+        decision.digest.inspect(|digest| self.private.note(*digest, &decision));
         let is_admitted = decision.verdict == Verdict::Allow || decision.audit_only;
         match covering().filter(|_| !is_admitted) {
             Some((pass, subject)) => pass.admit(&subject, decision),
@@ -160,10 +178,10 @@ impl Admission {
                 unexplained: Vec::new(),
                 now,
             };
-            self.gather(snapshot, &mut gathered, place, asking).await;
+            self.gather(snapshot, &mut gathered, place.as_ref(), asking).await;
             let decision = policy.evaluate(&governing, &subject, &gathered.findings, now);
             if decision.verdict == Verdict::Allow {
-                self.kept.keep(subject.digest, gathered.vouching, now);
+                self.sources.kept().keep(subject.digest, gathered.vouching, now);
             }
             decision
         };
@@ -172,52 +190,23 @@ impl Admission {
     }
 
     /// Looks for evidence until what governs is satisfied or everything was asked.
-    async fn gather(&self, snapshot: &Snapshot, gathered: &mut Gathered<'_>, place: Option<Place>, asking: Asking) {
-        let digest = gathered.subject.digest;
-        let kept = self.kept.evidence(&digest).await;
-        gathered.findings.asked.extend(Asked::kept(kept.len()));
-        for (first_seen, found) in kept {
-            if gathered.take(found, Some(first_seen)) {
-                return;
-            }
-        }
-        let Some(place) = place else { return };
-        let host = place.repository.host.to_string();
-        if asking == Asking::Offline {
-            gathered.gap(Gap { place: host, cause: Cause::NotAsked });
-            return;
-        }
+    async fn gather(&self, snapshot: &Snapshot, gathered: &mut Gathered<'_>, place: Option<&Place>, asking: Asking) {
         let formats = gathered.governing.formats(gathered.policy);
-        let elsewhere = snapshot.config.evidence_for(&place.repository).map(|repository| {
-            // The administrator named it.
-            Place { repository: repository.clone(), proven: true }
-        });
-        let places: Vec<Place> = elsewhere.chain([place.clone()]).collect();
-        // Waiting for a turn is not the registry's time.
-        let _permit = self.permits.acquire().await;
-        let mut questions = Vec::new();
-        let asked = timeout(limits::EVIDENCE_DEADLINE, async {
-            for place in places {
-                let mut stream = snapshot.registry.evidence(place, digest, formats);
-                questions.push(stream.questions.clone());
-                while let Some(item) = stream.items.recv().await {
-                    match item {
-                        Ok(found) => {
-                            if gathered.take(found, None) {
-                                return;
-                            }
-                        }
-                        Err(gap) => gathered.gap(gap),
-                    }
-                }
+        let offline = asking == Asking::Offline;
+        let wanted = Wanted { digest: gathered.subject.digest, place, formats, offline };
+        let elsewhere = snapshot.config.evidence_for(place.map(|place| &place.repository));
+        let mut search = self.sources.search(&snapshot.registry, wanted, elsewhere);
+        let mut satisfied = false;
+        while !satisfied && let Some(item) = search.next().await {
+            match item {
+                Ok((found, first_seen)) => satisfied = gathered.take(found, first_seen),
+                Err(gap) => gathered.gap(gap),
             }
-        });
-        if asked.await.is_err() {
-            let cause = Cause::Unreachable(format!("no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
-            gathered.findings.gaps.push(Gap { place: host, cause });
         }
-        gathered.findings.asked.extend(questions.iter().flat_map(Questions::so_far));
-        gathered.name_other_signers();
+        gathered.findings.asked = search.asked();
+        if !satisfied {
+            gathered.name_other_signers();
+        }
     }
 }
 

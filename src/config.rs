@@ -3,6 +3,8 @@
 #![deny(clippy::disallowed_methods)]
 
 mod acknowledged;
+mod elsewhere;
+mod registries;
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +16,22 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use self::acknowledged::DoctorTable;
-pub use self::acknowledged::{Acknowledged, PodName};
+use self::{
+    acknowledged::DoctorTable,
+    elsewhere::EvidenceTable,
+    registries::{CredentialsTable, HostsTable, RegistryTable},
+};
+pub use self::{
+    acknowledged::{Acknowledged, PodName},
+    elsewhere::EvidenceSource,
+};
 
 use crate::{
     document::{Places, Problem, Problems, read},
-    evidence::RegistryOptions,
-    image::{Host, Repository},
+    evidence::{Elsewhere, RegistryOptions},
+    image::Repository,
     limits,
-    policy::scope::{LABEL, Pattern, is_label},
+    policy::scope::{LABEL, is_label},
     verify::token::{Issuer, KeySet},
 };
 
@@ -59,7 +68,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// How registries are spoken to.
     pub registries: RegistryOptions,
-    /// Repositories in which evidence is looked for beside the image's own, and before it.
+    /// Where evidence is looked for beside the image's own repository, and before it.
     pub evidence: Vec<EvidenceSource>,
     /// Whether the layer's own bytes go unhashed; the manifest and configuration are always hashed.
     pub insecure_skip_layer_rehash: bool,
@@ -139,15 +148,6 @@ const LABEL_CHARS: usize = 63;
 const EXEMPT: usize = 64;
 const NAMESPACE_CHARS: usize = 76;
 
-/// A repository that has the evidence of other repositories' images, under the tags or referrers of their digests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvidenceSource {
-    /// Which images.
-    pub images: Vec<Pattern>,
-    /// Where their evidence is.
-    pub repository: Repository,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Document {
@@ -160,6 +160,10 @@ struct Document {
     containerd: ContainerdTable,
     #[serde(default)]
     registry: BTreeMap<Spanned<String>, RegistryTable>,
+    #[serde(default)]
+    registry_hosts: HostsTable,
+    #[serde(default)]
+    credentials: CredentialsTable,
     #[serde(default)]
     evidence: Vec<EvidenceTable>,
     #[serde(default)]
@@ -187,19 +191,6 @@ struct NodeTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct ContainerdTable {
     address: Option<Spanned<PathBuf>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct RegistryTable {
-    insecure_plain_http: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct EvidenceTable {
-    images: Vec<Spanned<String>>,
-    repository: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -260,18 +251,8 @@ impl Config {
         let document: Document = read(&name, text)?;
         let places = Places::new(&name, text);
         let mut problems: Vec<Problem> = Vec::new();
-        let mut registries = RegistryOptions::default();
-        for (host, table) in &document.registry {
-            match host.get_ref().parse::<Host>() {
-                Ok(host) => {
-                    registries.configured.push(host.clone());
-                    if table.insecure_plain_http {
-                        registries.plain_http.push(host);
-                    }
-                }
-                Err(why) => problems.push(places.problem(host.span(), why.to_string())),
-            }
-        }
+        let registries =
+            registries::read(document.registry, document.registry_hosts, document.credentials, &places, &mut problems);
         let evidence: Vec<EvidenceSource> =
             document.evidence.iter().filter_map(|table| table.read(&places, &mut problems)).collect();
         let watch = document.watch.read(&places, &mut problems);
@@ -311,10 +292,11 @@ impl Config {
 }
 
 impl Config {
-    /// The repositories in which evidence for the images of `repository` is looked for beside itself.
-    pub fn evidence_for<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Repository> {
-        let sources = self.evidence.iter().filter(|source| source.images.iter().any(|image| image.matches(repository)));
-        sources.map(|source| &source.repository)
+    /// Where evidence for the images of `repository`, or for one without a name, is looked for beside itself.
+    pub fn evidence_for(&self, repository: Option<&Repository>) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
+        self.evidence.iter().for_each(|source| source.add_to(&mut elsewhere, repository));
+        elsewhere
     }
 }
 
@@ -419,28 +401,6 @@ fn is_kubernetes_namespace(name: &str) -> bool {
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let at_ends = [name.chars().next(), name.chars().last()].iter().flatten().any(|c| *c == '-');
     (1..=LABEL_CHARS).contains(&name.len()) && name.chars().all(known) && !at_ends
-}
-
-impl EvidenceTable {
-    fn read(&self, places: &Places, problems: &mut Vec<Problem>) -> Option<EvidenceSource> {
-        let before = problems.len();
-        let mut images = Vec::new();
-        for text in &self.images {
-            match Pattern::parse(text.get_ref()) {
-                Ok(pattern) => images.push(pattern),
-                Err(why) => problems.push(places.problem(text.span(), why)),
-            }
-        }
-        if self.images.is_empty() {
-            problems.push(places.problem(self.repository.span(), "no images have their evidence here: name some"));
-        }
-        match self.repository.get_ref().parse::<Repository>() {
-            Ok(repository) if problems.len() == before => return Some(EvidenceSource { images, repository }),
-            Ok(_) => {}
-            Err(why) => problems.push(places.problem(self.repository.span(), why.to_string())),
-        }
-        None
-    }
 }
 
 #[cfg(test)]

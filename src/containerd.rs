@@ -287,16 +287,17 @@ impl Containerd {
 
     /// The image records whose target is `target`.
     pub async fn images(&self, namespace: &str, target: &Digest) -> Result<Vec<Image>, Status> {
-        let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
-        let filters = vec![format!("target.digest=={target}")];
-        Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
+        self.images_that(namespace, vec![format!("target.digest=={target}")]).await
     }
 
     /// Every image record.
     pub async fn all_images(&self, namespace: &str) -> Result<Vec<Image>, Status> {
+        self.images_that(namespace, Vec::new()).await
+    }
+
+    async fn images_that(&self, namespace: &str, filters: Vec<String>) -> Result<Vec<Image>, Status> {
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(LIST_BYTES);
-        let all = ListImagesRequest { filters: Vec::new() };
-        Ok(client.list(request(all, Some(namespace))).await?.into_inner().images)
+        Ok(client.list(request(ListImagesRequest { filters }, Some(namespace))).await?.into_inner().images)
     }
 
     /// Removes the image record `name` if it still leads to `target`; containerd 1.7 removes it in any case. That there is

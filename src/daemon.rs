@@ -15,7 +15,7 @@ use crate::{
     break_glass::{self, Passes},
     clock::Clock,
     containerd::{Containerd, Events, Told},
-    evidence::{content::ContentStore, kept::Kept},
+    evidence::{content::ContentStore, kept::Kept, sources::Sources},
     gate, limits,
     log::Log,
     node::sandbox::{Sandbox, SandboxWatch},
@@ -54,7 +54,8 @@ pub async fn run(options: Options, log: Log) -> Result<(), Box<dyn std::error::E
     let containerd = Arc::new(Containerd::new(&PathBuf::new()));
     let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
     let passes = Arc::new(Passes::open(&state, clock.clone()));
-    let admission = Arc::new(Admission::new(clock.clone(), kept.clone()).with_passes(passes.clone()));
+    let admission = Admission::with_sources(clock.clone(), Sources::new(kept.clone()).with_content(content.clone()));
+    let admission = Arc::new(admission.with_passes(passes.clone()));
     let walk = Arc::new(gate::Walk::new(containerd.clone(), content.clone(), admission.clone()));
     let watch = Arc::new(gate::Watch::new(containerd.clone(), walk, journal.clone()));
     let prepare = {

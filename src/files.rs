@@ -1,5 +1,7 @@
 //! Files that decide: read only when nobody but root, or whoever runs pullgate, can write to them.
 
+mod directory;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -9,6 +11,8 @@ use std::{
 
 use nix::unistd::geteuid;
 
+pub(crate) use self::directory::{Directory, Named, Unread, Writer};
+
 /// The text of `path`, at most `limit` bytes.
 ///
 /// # Errors
@@ -16,14 +20,19 @@ use nix::unistd::geteuid;
 /// somebody who could then decide which images run.
 pub(crate) fn read_trusted(path: &Path, limit: u64) -> Result<String, String> {
     let file = open_plain(path)?;
-    let meta = file.metadata().map_err(|error| error.to_string())?;
+    belongs(&file.metadata().map_err(|error| error.to_string())?)?;
+    text_of(file, limit)
+}
+
+/// Whether nobody but root, or whoever runs pullgate, can write to what `meta` tells of.
+fn belongs(meta: &fs::Metadata) -> Result<(), String> {
     if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
         return Err(format!("it belongs to uid {}; run `chown root`", meta.uid()));
     }
     if meta.mode() & 0o022 != 0 {
         return Err("others can write to it; run `chmod go-w`".to_owned());
     }
-    text_of(file, limit)
+    Ok(())
 }
 
 /// The text of `path`, at most `limit` bytes, whoever wrote it: for files that take no force on this node.

@@ -32,6 +32,20 @@ pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
 /// have as much of their own.
 pub const EVIDENCE_HELD_BYTES: u64 = 48 << 20;
+/// Manifests and indexes of a layout that are looked into for one digest.
+pub const LAYOUT_DOCUMENTS: usize = 4096;
+/// Indexes within each other that are looked into, the layout's own not counted.
+pub const LAYOUT_DEPTH: usize = 3;
+/// Names in a directory of evidence that are looked at.
+pub const DIRECTORY_NAMES: usize = 65_536;
+/// Time for what each source on this node itself has for one digest: a directory, the content store.
+pub const EVIDENCE_ON_NODE: Duration = Duration::from_secs(2);
+/// Searches on this node's disk at the same time, and in its content store. One that hangs keeps its turn.
+pub const PARALLEL_SEARCHES: usize = 4;
+/// Namespaces of containerd that are looked into for the evidence of one digest.
+pub const EVIDENCE_NAMESPACES: usize = 32;
+/// Time for which an inventory of a namespace is used again for the evidence of what is in it.
+pub const INVENTORY_LIFE: Duration = Duration::from_secs(1);
 /// Names of registries that are looked up at the same time, for each way in which they may be reached. A look-up takes a
 /// thread until it ends, also when nobody waits for it any more.
 pub const PARALLEL_LOOKUPS: usize = 8;
@@ -54,8 +68,54 @@ pub const LAYOUT_PATIENCE: Duration = Duration::from_millis(250);
 /// Pause before the next layout is asked when the one before has delivered all it has: time to verify
 /// that, and to end the search if it suffices.
 pub const LAYOUT_GRACE: Duration = Duration::from_millis(5);
-/// Longest `Retry-After` of a registry that is waited for.
+/// Longest `Retry-After` of a registry that is waited for within a request.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Longest `Retry-After` of a registry that is believed: so long nobody asks it again.
+pub const BACK_OFF: Duration = Duration::from_secs(300);
+/// Hosts that are asked before a registry itself.
+pub const MIRRORS: usize = 4;
+/// Pause before the next host of a registry is asked while the one before has not answered.
+pub const MIRROR_HEDGE: Duration = Duration::from_secs(1);
+/// Time for one host that is asked before the registry itself.
+pub const MIRROR_PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of a `hosts.toml`.
+pub const HOSTS_FILE_BYTES: u64 = 256 << 10;
+/// Bytes of a file with certificates or a key.
+pub const CERTIFICATE_BYTES: u64 = 1 << 20;
+/// Files with certificate authorities of one host.
+pub const HOST_AUTHORITIES: usize = 16;
+/// Sets of certificates, each with connections of its own.
+pub const TLS_CLIENTS: usize = 64;
+/// Decisions that ask one registry at the same time; names that are only claimed count as one.
+pub const PARALLEL_OF_REGISTRY: usize = 16;
+/// Bytes of a file with credentials, or with the configuration of credential providers.
+pub const CREDENTIALS_FILE_BYTES: u64 = 1 << 20;
+/// Time for a credential helper or provider to answer.
+pub const HELPER: Duration = Duration::from_secs(5);
+/// Bytes that it may print.
+pub const HELPER_BYTES: u64 = 256 << 10;
+/// Characters of its name.
+pub const HELPER_CHARS: usize = 64;
+/// Runs of one helper or provider at the same time.
+pub const PARALLEL_HELPERS: usize = 2;
+/// Time for which a provider that failed is not run again for the same image.
+pub const HELPER_FAILED: Duration = Duration::from_secs(10);
+/// Answers of providers held in memory.
+pub const CREDENTIALS: usize = 1024;
+/// Longest time for which an answer of a provider is kept.
+pub const CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Time before its end from which it is asked again, or a tenth of its life where that is less.
+pub const CREDENTIAL_SLACK: Duration = Duration::from_secs(60);
+/// Time for which a credential that was refused is not shown again.
+pub const CREDENTIAL_REFUSED: Duration = Duration::from_secs(30);
+/// Images of which it is remembered that their registry wants credentials.
+pub const PRIVATE_IMAGES: usize = 4096;
+/// For how long that is remembered after the last request, and looked for in the audit.
+pub const PRIVATE_MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Requests of which a person is told.
+pub const REQUESTS_TOLD: usize = 256;
+/// Characters of one of them.
+pub const REQUEST_CHARS: usize = 160;
 /// Pause before a registry that failed is asked again.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of one piece of evidence up to which it is read before the larger ones: a few large pieces

@@ -82,6 +82,9 @@ pub struct Status {
     pub decisions: u64,
     /// Requests to registries.
     pub registry_requests: u64,
+    /// Images that could not be judged within the last day because their registry wants credentials (PG301).
+    #[serde(default)]
+    pub unauthorized_images: usize,
     /// How often evidence that admitted could not be kept on the disk.
     pub evidence_lost: u64,
     /// Audit entries that journald accepted, and those that it did not.
@@ -238,6 +241,7 @@ impl Report {
             clock: self.clock.now().err().map(|not_set| not_set.to_string()).or_else(|| self.clock.behind()),
             evidence_lost: self.kept.lost(),
             registry_requests: snapshot.registry.requests(),
+            unauthorized_images: self.unpack.unauthorized(),
             audit_written: self.journal.written(),
             audit_failed: self.journal.failed(),
             log_dropped: self.log.dropped(),

@@ -15,7 +15,9 @@ const CONTAINERS: &str = "src/containerd/containers/tests.rs";
 const CONTENT: &str = "src/evidence/content/bounds.rs";
 const DECISIONS: &str = "tests/registry/decisions.rs";
 const GLASS: &str = "src/break_glass/passes/tests.rs";
+const IMPORTED: &str = "src/evidence/content/imported/tests.rs";
 const KEPT: &str = "src/evidence/kept/tests.rs";
+const LISTED: &str = "src/evidence/listed/tests.rs";
 const OF_CONTAINER: &str = "src/evidence/content/of_container.rs";
 const PODS: &str = "src/node/static_pods.rs";
 const PROOF: &str = "src/verify/proof.rs";
@@ -26,6 +28,11 @@ const WATCH: &str = "src/gate/watch/tests.rs";
 const WATCHED_CONTAINERS: &str = "src/gate/watch/tests/containers.rs";
 const WATCHED_REGISTRIES: &str = "src/gate/watch/tests/registries.rs";
 const START: &str = "src/gate/start/tests.rs";
+const HOSTS: &str = "src/evidence/registry/hosts/tests.rs";
+const CREDENTIALS: &str = "src/evidence/registry/credentials/tests.rs";
+const MIRRORS: &str = "tests/registry/mirrors.rs";
+const PRIVATE: &str = "src/admission/private.rs";
+const LEDGER: &str = "src/evidence/registry/ledger.rs";
 const TOKENS: &str = "src/evidence/registry/token.rs";
 
 /// Each limit, and the test that goes as far as it and beyond.
@@ -40,6 +47,33 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_VALUES", "tests/audit.rs", "an_oversize_entry_is_passed_in_sealed_memory_and_keeps_the_chain"),
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
     ("AUDIT_WORD_CHARS", "src/audit/record/tests.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
+    ("BACK_OFF", "src/evidence/registry/backoff.rs", "seconds_and_dates_are_read_and_bounded"),
+    ("CERTIFICATE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("CREDENTIALS", CREDENTIALS, "the_answers_that_are_kept_are_bounded"),
+    ("CREDENTIALS_FILE_BYTES", CREDENTIALS, "a_file_that_cannot_be_used_is_an_error_without_its_content"),
+    ("CREDENTIAL_LIFE", CREDENTIALS, "an_answer_is_renewed_before_it_ends_and_kept_no_longer_than_is_sensible"),
+    ("CREDENTIAL_REFUSED", TOKENS, "a_credential_that_was_refused_rests_for_a_while"),
+    ("CREDENTIAL_SLACK", CREDENTIALS, "an_answer_is_renewed_before_it_ends_and_kept_no_longer_than_is_sensible"),
+    ("HELPER", "tests/registry/secrets.rs", "a_helper_that_fails_is_a_cause_of_its_own_and_no_other_registry_minds"),
+    ("HELPER_BYTES", CREDENTIALS, "a_helper_that_misbehaves_is_an_error_of_its_own_in_time"),
+    ("HELPER_CHARS", CREDENTIALS, "a_helper_that_misbehaves_is_an_error_of_its_own_in_time"),
+    ("HELPER_FAILED", CREDENTIALS, "a_provider_that_misbehaves_is_an_error_that_is_remembered_for_a_moment"),
+    ("HOSTS_FILE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("HOST_AUTHORITIES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
+    ("MIRRORS", "src/evidence/registry/hosts/file.rs", "as_many_mirrors_are_asked_as_there_is_time_for"),
+    ("MIRROR_HEDGE", MIRRORS, "a_mirror_that_is_slow_delays_no_other_host_for_long"),
+    ("MIRROR_PATIENCE", MIRRORS, "what_is_wrong_with_a_mirror_counts_only_where_the_registry_could_not_tell_either"),
+    ("PARALLEL_HELPERS", CREDENTIALS, "one_question_is_asked_once_at_a_time_and_only_so_many_at_all"),
+    (
+        "PARALLEL_OF_REGISTRY",
+        "src/evidence/registry/turns.rs",
+        "one_registry_takes_no_turn_of_another_and_claims_share_theirs",
+    ),
+    ("PRIVATE_IMAGES", PRIVATE, "an_image_counts_until_it_could_be_judged_or_nobody_asks_for_it_any_more"),
+    ("PRIVATE_MEMORY", PRIVATE, "an_image_counts_until_it_could_be_judged_or_nobody_asks_for_it_any_more"),
+    ("REQUESTS_TOLD", LEDGER, "the_last_requests_are_told_in_short_and_without_their_queries"),
+    ("REQUEST_CHARS", LEDGER, "the_last_requests_are_told_in_short_and_without_their_queries"),
+    ("TLS_CLIENTS", "src/evidence/registry/client.rs", "clients_of_certificates_that_changed_are_not_kept_without_end"),
     ("BEHIND", BEHIND, "each_is_verified_once_a_few_at_a_time_and_there_is_an_end"),
     ("AUTHORITY_CERTIFICATES", "src/trust/authority.rs", "what_holds_no_certificate_is_no_authority"),
     ("BUNDLE_CERTIFICATES", PROOF, "what_takes_long_to_verify_is_bounded"),
@@ -74,6 +108,7 @@ const REACHED: &[(&str, &str, &str)] = &[
         "src/node/doctor/gather/containers.rs",
         "more_containers_than_are_looked_at_are_not_taken_for_none",
     ),
+    ("DIRECTORY_NAMES", "tests/on_node.rs", "the_names_in_a_directory_are_bounded"),
     ("DOCUMENT_BYTES", "src/config/tests.rs", "a_document_of_any_size_is_bounded"),
     ("ENTRIES_HELD", "src/cli/audit/tests.rs", "as_many_entries_can_be_asked_for_as_are_held"),
     ("ESSENTIAL_IMAGES", "src/containerd/tests.rs", "the_images_of_containers_are_told_once_each_up_to_the_limit"),
@@ -86,6 +121,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("EVIDENCE_DEADLINE", DECISIONS, "evidence_is_waited_for_only_so_long"),
     ("EVIDENCE_HELD_BYTES", BOUNDS, "all_searches_together_hold_no_more_than_is_allowed"),
     ("EVIDENCE_ITEMS", BOUNDS, "more_signatures_than_the_limit_are_said_to_be_more"),
+    ("EVIDENCE_NAMESPACES", IMPORTED, "a_containerd_that_fails_is_a_gap_and_its_namespaces_are_bounded"),
+    ("EVIDENCE_ON_NODE", IMPORTED, "a_source_that_hangs_is_left_for_the_next"),
     ("EVIDENCE_TOTAL_BYTES", BOUNDS, "all_pieces_together_are_bounded_and_the_small_ones_come_first"),
     ("EVIDENCE_WAITING", BOUNDS, "what_nobody_takes_is_not_read_ahead"),
     ("EXTRACTS_TOLD", "src/gate/extracts.rs", "what_is_told_is_bounded_and_the_newest_stay"),
@@ -94,6 +131,11 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("GROUNDS_CHARS", "src/policy/grounds/tests.rs", "kinds_of_what_does_not_count_are_few_and_short"),
     ("INDEX_CHILDREN", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
     ("INDEX_CHOICES", "tests/registry/decisions.rs", "an_index_with_many_children_for_one_node_is_refused"),
+    (
+        "INVENTORY_LIFE",
+        IMPORTED,
+        "what_is_there_is_listed_once_for_many_that_are_asked_about_at_a_time_and_anew_for_what_is_new",
+    ),
     ("JOURNAL_ENTRY_BYTES", "src/audit/chain.rs", "entries_are_read_one_at_a_time_and_each_is_bounded"),
     ("NODE_CONTAINERS", WATCHED_CONTAINERS, "the_containers_of_a_namespace_are_bounded"),
     ("NODE_DOCUMENTS", "src/evidence/content/inventory/tests.rs", "the_documents_of_a_namespace_are_bounded"),
@@ -122,6 +164,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("KEPT_WAITING", KEPT, "who_asks_for_more_than_the_disk_takes_loses_it"),
     ("KEY_FILE_BYTES", "src/activation/tests.rs", "files_of_any_size_are_bounded"),
     ("LAYERS", "src/image/manifest/tests.rs", "what_a_document_lists_is_bounded"),
+    ("LAYOUT_DEPTH", LISTED, "indexes_within_each_other_end"),
+    ("LAYOUT_DOCUMENTS", LISTED, "the_documents_that_are_looked_into_are_bounded_and_what_is_named_comes_first"),
     ("LAYOUT_GRACE", "tests/registry/failures.rs", "one_bad_piece_keeps_no_other_from_being_read"),
     ("LAYOUT_HEDGE", "tests/registry/layouts.rs", "a_layout_that_does_not_answer_delays_no_other"),
     ("LAYOUT_PATIENCE", "tests/registry/layouts.rs", "bogus_evidence_that_stalls_does_not_hide_another_layout"),
@@ -142,6 +186,7 @@ const REACHED: &[(&str, &str, &str)] = &[
         "src/gate/resolve/tests.rs",
         "verifiers_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many",
     ),
+    ("PARALLEL_SEARCHES", IMPORTED, "searches_take_turns"),
     ("PARALLEL_STARTS", START, "hooks_that_say_nothing_are_not_waited_for_and_hold_up_only_so_many"),
     ("PARALLEL_SUBJECTS", DECISIONS, "the_subjects_of_one_request_take_turns"),
     ("PARENT_INDEXES", CONTENT, "the_indexes_that_list_a_manifest_are_bounded"),

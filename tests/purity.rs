@@ -67,7 +67,10 @@ const IMPURE: &[&str] = &[
     "crate::break_glass::passes",
     "crate::break_glass::socket",
     "crate::evidence::content",
+    "crate::evidence::directory",
+    "crate::evidence::layout",
     "crate::evidence::registry",
+    "crate::evidence::sources",
 ];
 
 /// Values that live beside what reaches the world.

@@ -18,8 +18,16 @@ mod hostile;
 mod images;
 #[path = "registry/layouts.rs"]
 mod layouts;
+#[path = "registry/manners.rs"]
+mod manners;
+#[path = "registry/mirrors.rs"]
+mod mirrors;
 #[path = "registry/questions.rs"]
 mod questions;
+#[path = "registry/reach.rs"]
+mod reach;
+#[path = "registry/secrets.rs"]
+mod secrets;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "on_node/signer.rs"]
+mod signer;
 
 use std::{
     fs,
@@ -15,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hostile::{HostileRegistry, Reply};
 use jiff::Timestamp;
 use pullgate::{
@@ -32,31 +33,12 @@ use pullgate::{
     },
     snapshot::Snapshot,
 };
-use sigstore_crypto::KeyPair;
-
-/// Somebody who signs.
-struct Signer(KeyPair);
+use signer::Signer;
 
 impl Signer {
-    fn new() -> Self {
-        Self(KeyPair::generate_ecdsa_p256().unwrap())
-    }
-
-    /// The table of an attestor.
-    fn attestor(&self, name: &str) -> String {
-        let pem = self.0.public_key_der().unwrap().to_pem();
-        format!(
-            "[[attestor]]\nname = \"{name}\"\nmay-sign = [\"signature\"]\n\
-             keys = [{{ algorithm = \"ecdsa-p256-sha256\", pem = '''\n{pem}''' }}]\n"
-        )
-    }
-
     /// Puts a signature of `image` into `repository`.
     fn sign(&self, registry: &HostileRegistry, repository: &str, image: Digest) {
-        let payload = format!(
-            r#"{{"critical":{{"identity":{{"docker-reference":"x"}},"image":{{"docker-manifest-digest":"{image}"}},"type":"cosign container image signature"}},"optional":null}}"#
-        );
-        let signature = STANDARD.encode(self.0.sign(payload.as_bytes()).unwrap().as_bytes());
+        let (payload, signature) = self.payload(&image);
         registry.content().signatures(repository, image, &[(payload.as_bytes(), &signature)]);
     }
 }

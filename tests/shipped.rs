@@ -51,7 +51,7 @@ fn the_examples_hold_and_loosen_nothing() {
     assert_eq!(config.labels["env"], "prod");
     assert_eq!(config.registries.configured.len(), 1);
     assert!(!config.insecure_skip_layer_rehash && !config.insecure_continue_without_audit);
-    assert!(config.registries.plain_http.is_empty());
+    assert!(config.registries.plain_http.is_empty() && config.registries.skip_verify.is_empty());
     let policy = policy(&with_examples(POLICY));
     assert_eq!((policy.rules.len(), policy.attestors.len(), policy.exempt.len()), (2, 1, 1));
     assert!(matches!(policy.default.require, Requirement::Deny));

@@ -16,6 +16,8 @@ mod keyed;
 mod keyless;
 #[path = "vectors/kritis.rs"]
 mod kritis;
+#[path = "vectors/saved.rs"]
+mod saved;
 #[path = "vectors/slsa.rs"]
 mod slsa;
 
@@ -30,8 +32,8 @@ use pullgate::{
     clock::Clock,
     config::Config,
     decisions::Asking,
-    evidence::{kept::Kept, registry::Registry},
-    image::Digest,
+    evidence::{kept::Kept, registry::Registry, sources::Sources},
+    image::{Digest, Repository},
     policy::{
         Policy,
         decision::{Decision, Verdict},
@@ -70,14 +72,26 @@ async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Deci
 
 /// The same with the trust roots that stand in `roots`.
 async fn decide_under(server: &HostileRegistry, image: Digest, roots: &str, attestor: &str) -> Decision {
+    let name = server.place(REPOSITORY).repository;
+    decide_from(Sources::new(Kept::default()), "", name, image, (roots, attestor)).await
+}
+
+/// The same by evidence from `sources`, and with `more` in the configuration.
+async fn decide_from(
+    sources: Sources,
+    more: &str,
+    name: Repository,
+    image: Digest,
+    (roots, attestor): (&str, &str),
+) -> Decision {
     let policy = format!(
         "schema = 1\n{roots}[[attestor]]\nname = \"signer\"\n{attestor}\n[[rule]]\nname = \"vectors\"\n\
          images = [\"{}/vectors/*\"]\nrequire = {{ all = [\"signer\"] }}\n[default]\nrequire = \"deny\"\n",
-        server.host(),
+        name.host,
     );
     let read = |file: &str| std::fs::read_to_string(file).map_err(|error| error.to_string());
     let policy = Policy::parse("policy.toml", &policy, &read).unwrap_or_else(|e| panic!("{e}"));
-    let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
+    let config = Config::parse(Path::new("config.toml"), &format!("mode = \"enforce\"\n{more}")).unwrap();
     let snapshot = Snapshot {
         generation: 1,
         registry: Registry::new(config.registries.clone()),
@@ -86,8 +100,8 @@ async fn decide_under(server: &HostileRegistry, image: Digest, roots: &str, atte
         boot: Arc::default(),
         trouble: None,
     };
-    let subject = Subject::new(image, Some(server.place(REPOSITORY).repository), Origin::Fetched);
-    let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
+    let subject = Subject::new(image, Some(name), Origin::Fetched);
+    let admission = Arc::new(Admission::with_sources(Arc::new(Clock::unkept()), sources));
     admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await
 }
 

@@ -21,24 +21,28 @@ use crate::{
     clock::Clock,
     config::NodeMode,
     decisions::Asking,
-    evidence::{Place, kept::Kept},
-    gate::{self, InRegistry},
-    image::{Digest, Reference, Repository, sanitize},
+    evidence::{Place, kept::Kept, layout::OciLayout, sources::Sources},
+    gate::{self, Home, InRegistry},
+    image::{BadDigest, Digest, Reference, Repository, sanitize},
+    limits,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::gap_violation,
+        evaluate::{Origin, Subject, Tag, gap_violation},
     },
     snapshot::Snapshot,
 };
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The image: a name with a tag, a digest or both.
+    /// The image: a name with a tag, a digest or both; or oci:PATH@DIGEST, oci:PATH:TAG, in an OCI layout on disk.
     reference: String,
+    /// Which image one in a layout is to be: a layout chooses its own names. Without it the default rule governs.
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
     /// How to say it.
     #[arg(short, long, default_value = "text")]
     output: Output,
-    /// Also say how many requests it took, and how long.
+    /// Also say which requests it took: of whom, for what, what was answered and after how many milliseconds.
     #[arg(short, long)]
     verbose: bool,
     /// Where the daemon keeps what outlives a restart.
@@ -53,10 +57,63 @@ struct Checked {
     children: Vec<(Digest, Decision)>,
 }
 
+/// An image that is asked about.
+struct Image {
+    /// As the person wrote it.
+    shown: String,
+    home: Home,
+    /// The name that selects the rule.
+    name: Option<Reference>,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Image {
+    fn read(arguments: &Arguments) -> Result<Self, String> {
+        let bad = |text: &str, why: &dyn std::fmt::Display| format!("{}: {why}", sanitize(text, 200));
+        let parse = |text: &String| text.parse::<Reference>().map_err(|why| bad(text, &why));
+        let name = arguments.name.as_ref().map(parse).transpose()?;
+        let Some(rest) = arguments.reference.strip_prefix("oci:") else {
+            if let Some(text) = &arguments.name {
+                return Err(bad(text, &"--as is for an image in a layout (oci:PATH…): any other has its own name"));
+            }
+            let name = parse(&arguments.reference)?;
+            let home = Home::Registry(Place { repository: name.repository.clone(), proven: true });
+            let (tag, digest) = (name.tag.clone().or(Some("latest".to_owned())), name.digest);
+            return Ok(Self { shown: name.to_string(), home, name: Some(name), tag, digest });
+        };
+        let of = |path: &str| Home::Layout(OciLayout::new(Path::new(path)));
+        let (path, tag, digest) = match (rest.rsplit_once('@'), rest.rsplit_once(':')) {
+            (Some((path, digest)), _) => {
+                (path, None, Some(digest.parse().map_err(|why: BadDigest| bad(&arguments.reference, &why))?))
+            }
+            (None, Some((path, tag))) if !tag.contains('/') => (path, Some(tag.to_owned()), None),
+            _ => return Err(bad(&arguments.reference, &"which image? write oci:PATH@sha256:… or oci:PATH:TAG")),
+        };
+        if let Some(digest) = name.as_ref().and_then(|name| name.digest).filter(|named| Some(*named) != digest) {
+            return Err(bad(&arguments.reference, &format!("--as names {digest}, which is another image")));
+        }
+        Ok(Self { shown: sanitize(&arguments.reference, limits::REFERENCE_CHARS), home: of(path), name, tag, digest })
+    }
+
+    /// What the gates would ask about `digest`.
+    fn subjects(&self, snapshot: &Snapshot, digest: Digest) -> Vec<Subject> {
+        let tag = self.name.as_ref().map_or(Tag::NotKept, Tag::from);
+        let repository = self.name.as_ref().map(|name| name.repository.clone());
+        match (&self.home, repository) {
+            (Home::Registry(_), Some(Repository { host, path })) => {
+                gate::fetched(snapshot, host.name(), &path, digest).map(|subject| subject.tagged(tag.clone())).collect()
+            }
+            // As when it is imported: whoever made it chose the name.
+            (_, name) => vec![Subject::new(digest, name, Origin::Claimed).tagged(tag)],
+        }
+    }
+}
+
 pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
-    let reference: Reference = match arguments.reference.parse() {
-        Ok(reference) => reference,
-        Err(error) => return complain(format!("{}: {error}", sanitize(&arguments.reference, 200))),
+    let image = match Image::read(arguments) {
+        Ok(image) => image,
+        Err(error) => return complain(error),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -69,53 +126,80 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         if let Outcome::Rejected(trouble) = outcome {
             return complain(format!("{} {}", trouble.code, trouble.message));
         }
-        let checked = check(&snapshot, &reference, &arguments.state).await;
+        let checked = check(&snapshot, &image, &arguments.state).await;
         let verdict = checked.decision.verdict;
         let text = match arguments.output {
-            Output::Json => page::json(&in_json(&reference, &snapshot, &checked)),
-            Output::Text => in_text(config, &reference, &snapshot, &checked),
+            Output::Json => page::json(&in_json(&image.shown, &snapshot, &checked)),
+            Output::Text => in_text(config, &image.shown, &snapshot, &checked),
         };
         let code = page::print(&text, exit_code(verdict));
         if arguments.verbose {
             let requests = snapshot.registry.requests();
             warn!("{requests} requests, {} ms", started.elapsed().max(Duration::from_millis(1)).as_millis());
+            snapshot.registry.told().iter().for_each(|told| warn!("  {told}"));
         }
         code
     })
 }
 
-async fn check(snapshot: &Arc<Snapshot>, reference: &Reference, state: &Path) -> Checked {
-    let place = Place { repository: reference.repository.clone(), proven: true };
-    let unknown = |decision| Checked { digest: None, decision, children: Vec::new() };
-    let (digest, media_type) = match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => (*digest, None),
-        (None, tag) => match snapshot.registry.resolve(&place, tag.as_deref().unwrap_or("latest")).await {
-            Ok(Some(resolved)) => (resolved.digest, Some(resolved.media_type)),
-            Ok(None) => return unknown(Decision::refused(not_there(reference))),
-            Err(gap) => return unknown(Decision::refused(gap_violation(&gap))),
-        },
+async fn check(snapshot: &Arc<Snapshot>, image: &Image, state: &Path) -> Checked {
+    let unknown = |violation| Checked { digest: None, decision: Decision::refused(violation), children: Vec::new() };
+    let (digest, media_type) = match found(snapshot, image).await {
+        Ok(found) => found,
+        Err(violation) => return unknown(violation),
     };
-    let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), Kept::of_daemon(state)));
-    let Repository { host, path } = &reference.repository;
-    let named = |digest| gate::fetched(snapshot, host.name(), path, digest);
-    let subjects = |digest| named(digest).map(|subject| subject.tagged(reference.into())).collect::<Vec<_>>();
-    if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&reference.repository)) {
-        warn!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
+    let sources = Sources::new(Kept::of_daemon(state));
+    let sources = match &image.home {
+        Home::Registry(_) => sources,
+        Home::Layout(layout) => sources.with_layout(layout.clone()),
+    };
+    let admission = Arc::new(Admission::with_sources(Arc::new(Clock::open(state)), sources));
+    let subjects = |digest| image.subjects(snapshot, digest);
+    match (&image.home, &image.name) {
+        (Home::Registry(place), _) => {
+            if !subjects(digest).iter().any(|subject| subject.name.as_ref() == Some(&place.repository)) {
+                let host = &place.repository.host;
+                warn!("pullgate: containerd keeps no port with a name: name {host} in a rule or in config.toml");
+            }
+        }
+        (Home::Layout(_), None) => {
+            warn!("pullgate: without a name the default rule governs; --as NAME says which image it is to be");
+        }
+        (Home::Layout(_), Some(_)) => {}
     }
     let InRegistry { decision, children } =
-        gate::decide(&admission, snapshot, &place, digest, media_type.as_deref(), Asking::Usual, subjects).await;
+        gate::decide(&admission, snapshot, &image.home, digest, media_type.as_deref(), Asking::Usual, subjects).await;
     Checked { digest: Some(digest), decision, children }
 }
 
-fn not_there(reference: &Reference) -> Violation {
-    Violation {
-        code: Code::NoSuchImage,
-        found: format!("{reference} is not in the registry"),
-        fix: "push it".to_owned(),
+/// The manifest or index that is meant, and what its registry says that it is.
+async fn found(snapshot: &Snapshot, image: &Image) -> Result<(Digest, Option<String>), Violation> {
+    let gap = |gap| gap_violation(&gap);
+    match (&image.home, image.digest, image.tag.as_deref().unwrap_or_default()) {
+        (Home::Registry(_), Some(digest), _) => Ok((digest, None)),
+        (Home::Registry(place), None, tag) => match snapshot.registry.resolve(place, tag).await.map_err(gap)? {
+            Some(resolved) => Ok((resolved.digest, Some(resolved.media_type))),
+            None => Err(not_there(format!("{} is not in the registry", image.shown), "push it")),
+        },
+        (Home::Layout(layout), digest, tag) => {
+            let digest = match digest {
+                Some(digest) => Some(digest),
+                None => layout.resolve(tag).await.map_err(gap)?,
+            };
+            let digest =
+                digest.ok_or_else(|| not_there(format!("{} is not in the layout", image.shown), "name one that is"))?;
+            // Evidence alone is no image.
+            image.home.document(snapshot, &digest, None, None).await?;
+            Ok((digest, None))
+        }
     }
 }
 
-fn in_text(config: &Path, reference: &Reference, snapshot: &Snapshot, checked: &Checked) -> String {
+fn not_there(found: String, fix: &str) -> Violation {
+    Violation { code: Code::NoSuchImage, found, fix: fix.to_owned() }
+}
+
+fn in_text(config: &Path, reference: &str, snapshot: &Snapshot, checked: &Checked) -> String {
     let decision = &checked.decision;
     let mut page = Page::default();
     match decision.verdict {
@@ -123,7 +207,7 @@ fn in_text(config: &Path, reference: &Reference, snapshot: &Snapshot, checked: &
         _ => page.line(story::headline(decision)),
     }
     page.gap();
-    page.row("image", reference.to_string());
+    page.row("image", reference);
     if let Some(digest) = checked.digest {
         page.row("digest", digest.to_string());
     }
@@ -142,11 +226,11 @@ fn in_text(config: &Path, reference: &Reference, snapshot: &Snapshot, checked: &
     page.text()
 }
 
-fn in_json(reference: &Reference, snapshot: &Snapshot, checked: &Checked) -> serde_json::Value {
+fn in_json(reference: &str, snapshot: &Snapshot, checked: &Checked) -> serde_json::Value {
     let children: Vec<_> =
         checked.children.iter().map(|(digest, decision)| json!({ "digest": digest, "decision": decision })).collect();
     json!({
-        "image": reference.to_string(),
+        "image": reference,
         "digest": checked.digest,
         "mode": snapshot.config.mode.to_string(),
         "decision": checked.decision,

@@ -1,18 +1,21 @@
 //! `pullgate mode`.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::ValueEnum;
 
-use super::{audit::images, change, complain, status};
+use super::{audit::images, change, complain, journalctl::Query, status};
 use crate::{
+    audit::{Decided, Field, Kind, Told},
     config::NodeMode,
     decisions::Asking,
     gate::Standing,
-    image::sanitize,
+    image::{Digest, sanitize},
+    limits,
     node::{
         self, Obstacle,
         change::{Content, Edit},
@@ -35,6 +38,10 @@ pub(super) struct Arguments {
     /// Take it though images that are on the node would be refused, or could not be told about.
     #[arg(long)]
     yes: bool,
+    /// Take it though the audit of the last day has images whose registry wanted credentials that this node does not have
+    /// (PG301).
+    #[arg(long)]
+    despite_unauthorized: bool,
     /// Where the daemon keeps what outlives a restart.
     #[arg(long, value_name = "DIR", default_value = super::STATE, hide = true)]
     state: PathBuf,
@@ -61,7 +68,8 @@ pub(super) fn run(config: &Path, arguments: &Arguments) -> ExitCode {
         Some(Mode::Audit) => NodeMode::Audit,
         Some(Mode::Enforce) => NodeMode::Enforce,
     };
-    let switched = preview(config, mode, arguments).and_then(|()| switch(config, mode));
+    let switched =
+        audited(mode, arguments).and_then(|()| preview(config, mode, arguments)).and_then(|()| switch(config, mode));
     match switched {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Obstacle(obstacle)) => {
@@ -79,6 +87,59 @@ enum Failure {
 
 fn obstacle(what: impl Into<String>, fix: impl Into<String>) -> Failure {
     Failure::Obstacle(Obstacle::new(what, fix))
+}
+
+/// Before this node refuses: the images that it could not judge of late for want of credentials.
+fn audited(mode: NodeMode, arguments: &Arguments) -> Result<(), Failure> {
+    if mode == NodeMode::Audit || arguments.despite_unauthorized {
+        return Ok(());
+    }
+    let since = format!("--since=-{}s", limits::PRIVATE_MEMORY.as_secs());
+    let entries = ["allow", "deny", "inconclusive"]
+        .into_iter()
+        .fold(Query::daemon().kinds(Kind::ALL).with(since), |query, verdict| query.field(Field::Verdict, verdict))
+        .read();
+    let told = entries.and_then(|entries| entries.map(|entry| Ok(Told::from(&entry?))).collect::<Result<Private, _>>());
+    let images = match told {
+        Ok(Private(images)) => images,
+        Err(why) => {
+            say!("Whether images could not be judged of late ({}) is not known: {why}", Code::RegistryUnauthorized);
+            return Ok(());
+        }
+    };
+    if images.is_empty() {
+        return Ok(());
+    }
+    say!("The audit of the last day has images whose registry wanted credentials ({}):", Code::RegistryUnauthorized);
+    images.values().take(LISTED).for_each(|image| say!("  {}", sanitize(image, 200)));
+    if images.len() > LISTED {
+        say!("  … and {} more", images.len() - LISTED);
+    }
+    Err(obstacle(
+        "nothing was changed: this node would refuse these images, signed or not",
+        "Give pullgate read-only credentials, or an evidence repository: docs/registries.md. To enforce all the same: \
+         pullgate mode enforce --despite-unauthorized",
+    ))
+}
+
+/// The images, by digest, whose newest decision that could be made had no credentials: entries come oldest first.
+struct Private(BTreeMap<Digest, String>);
+
+impl FromIterator<Told> for Private {
+    fn from_iter<T: IntoIterator<Item = Told>>(all: T) -> Self {
+        let mut images = BTreeMap::new();
+        for Decided { decision, image, .. } in all.into_iter().filter_map(|told| told.decided) {
+            let Some(digest) = decision.digest else { continue };
+            if decision.violations.iter().any(|violation| violation.code == Code::RegistryUnauthorized) {
+                if images.len() < limits::PRIVATE_IMAGES {
+                    images.insert(digest, image.or(decision.name).unwrap_or_else(|| digest.to_string()));
+                }
+            } else if decision.verdict != Verdict::Inconclusive {
+                images.remove(&digest);
+            }
+        }
+        Self(images)
+    }
 }
 
 /// Before this node refuses: what is on it that would be refused.
@@ -190,4 +251,35 @@ fn notes(mode: NodeMode, status: &Status) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::{self, told};
+
+    #[test]
+    fn an_image_stands_in_the_way_until_it_could_be_judged() {
+        let entry = |code: Option<Code>, byte: u8| {
+            let allowed = || crate::policy::decision::Decision { verdict: Verdict::Allow, ..Default::default() };
+            let mut told = told(1, &code.map_or_else(allowed, samples::refusal), NodeMode::Audit);
+            let decided = told.decided.as_mut().unwrap();
+            decided.decision.digest = Some(Digest::of(&[byte]));
+            decided.image = Some(format!("reg.io/{byte}:v1"));
+            told
+        };
+        let private = Some(Code::RegistryUnauthorized);
+        for (entries, expected) in [
+            (vec![], vec![]),
+            (vec![entry(private, 1), entry(private, 1), entry(private, 2)], vec!["reg.io/1:v1", "reg.io/2:v1"]),
+            (vec![entry(private, 1), entry(Some(Code::RegistryTimeout), 1)], vec!["reg.io/1:v1"]),
+            (vec![entry(private, 1), entry(Some(Code::Unsigned), 1)], vec![]),
+            (vec![entry(private, 1), entry(None, 1)], vec![]),
+            (vec![entry(None, 1), entry(private, 1)], vec!["reg.io/1:v1"]),
+        ] {
+            let mut found: Vec<String> = Private::from_iter(entries).0.into_values().collect();
+            found.sort();
+            assert_eq!(found, expected);
+        }
+    }
 }

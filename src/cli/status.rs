@@ -172,6 +172,15 @@ fn print(status: &Status, connection: &Result<Connection, String>) {
             status.registry_requests, status.decisions, status.evidence_lost
         ),
     );
+    if status.unauthorized_images > 0 {
+        let images = status.unauthorized_images;
+        row(
+            "",
+            format!(
+                "{images} images of the last day not judged: PG301, their registry wants credentials (docs/registries.md)"
+            ),
+        );
+    }
     row(
         "audit",
         format!(

@@ -152,6 +152,9 @@ fn place(asked: &Asked, name: &str, digest: Option<&Digest>) -> String {
         Layout::AttestationTag => tag("att"),
         Layout::Referrers => format!("{repository}, referrers"),
         Layout::Kept => "this node's disk".to_owned(),
+        Layout::Directory => format!("directory {}", asked.repository),
+        Layout::OciLayout => format!("layout {}", asked.repository),
+        Layout::ContentStore => "containerd's content store".to_owned(),
     }
 }
 

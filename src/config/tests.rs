@@ -32,13 +32,28 @@ fn every_key_is_read() {
 fn evidence_may_lie_elsewhere() {
     let config = parse(
         "mode = \"enforce\"\n[[evidence]]\nimages = [\"reg.io/private/**\"]\nrepository = \"sig.io:5000/all\"\n\
-         [[evidence]]\nimages = [\"**\"]\nrepository = \"other.io/x\"",
+         [[evidence]]\nimages = [\"**\"]\nrepository = \"other.io/of/{path}\"\n\
+         [[evidence]]\nimages = [\"**\"]\ndirectory = \"/evidence\"\n\
+         [[evidence]]\nimages = [\"reg.io/air/*\"]\ndirectory = \"/air\"\nonly = true",
     )
     .unwrap();
-    let found =
-        |name: &str| -> Vec<String> { config.evidence_for(&name.parse().unwrap()).map(ToString::to_string).collect() };
-    assert_eq!(found("reg.io/private/app"), ["sig.io:5000/all", "other.io/x"]);
-    assert_eq!(found("reg.io/app"), ["other.io/x"]);
+    let of = |name: &str| config.evidence_for(Some(&name.parse().unwrap()));
+    let found = |name: &str| -> Vec<String> {
+        of(name).repositories.into_iter().map(|repository| repository.map_or_else(|e| e, |it| it.to_string())).collect()
+    };
+    assert_eq!(found("reg.io/private/app"), ["sig.io:5000/all", "other.io/of/private/app"]);
+    assert_eq!(found("reg.io/app"), ["other.io/of/app"]);
+    let long = format!("reg.io/{}", "a".repeat(255));
+    assert!(found(&long)[0].contains("not a repository path"), "a name that makes no repository is told");
+    assert_eq!((of("reg.io/app").directories, of("reg.io/app").own), (vec!["/evidence".into()], true));
+    let air = of("reg.io/air/app");
+    assert_eq!((air.directories, air.own), (vec!["/evidence".into(), "/air".into()], false));
+    let nameless = config.evidence_for(None);
+    assert_eq!(
+        (nameless.directories, nameless.repositories),
+        (vec!["/evidence".into()], vec![]),
+        "** means it as well"
+    );
 }
 
 #[test]
@@ -127,8 +142,23 @@ fn mistakes_name_the_place_and_the_mend() {
         ("mode = \"audit\"\n[containerd]\naddress = \"x\"", "config.toml:3:11: the address of containerd is"),
         ("mode = \"audit\"\n[registry.\"a b\"]", "config.toml:2:11: not a registry host"),
         ("mode = ", "config.toml:1:"),
-        ("mode = \"audit\"\n[[evidence]]\nimages = []\nrepository = \"a.io/b\"", "config.toml:4:14: no images"),
+        ("mode = \"audit\"\n[[evidence]]\nimages = []\nrepository = \"a.io/b\"", "config.toml:3:10: no images"),
         ("mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"b\"", "config.toml:4:14: not a repository"),
+        ("mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"a.io/{host}/b\"", "config.toml:4:14: "),
+        (
+            "mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"{path}/b\"",
+            "only the path may have {path}",
+        ),
+        ("mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"a.io/b:{path}\"", "config.toml:4:14: "),
+        (
+            "mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\ndirectory = \"evidence\"",
+            "config.toml:4:13: a directory",
+        ),
+        ("mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]", "config.toml:3:10: where is"),
+        (
+            "mode = \"audit\"\n[[evidence]]\nimages = [\"**\"]\nrepository = \"a.io/b\"\ndirectory = \"/b\"",
+            "config.toml:5:13: `repository` or `directory`",
+        ),
         ("mode = \"audit\"\n[[evidence]]\nimages = [\"*x\"]\nrepository = \"a.io/b\"", "config.toml:3:11: "),
     ] {
         let found = parse(text).unwrap_err().to_string();

@@ -3,6 +3,7 @@
 //! Labels find documents; they prove nothing. A name from a label or a record selects a rule and a place to look, and
 //! only what containerd noted when it fetched counts as the origin.
 
+mod imported;
 mod inventory;
 mod layer;
 mod of_container;
@@ -33,6 +34,8 @@ const SOURCE: &str = "containerd.io/distribution.source.";
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 /// Positions that one list call asks for; longer documents are found by reading them all.
 const POSITIONS: usize = 128;
+/// Namespaces of which an inventory is kept for a moment.
+const NAMESPACES: u64 = limits::EVIDENCE_NAMESPACES as u64;
 /// Bytes of parsed documents that are kept.
 const DOCUMENT_CACHE_BYTES: u64 = 12 << 20;
 
@@ -154,6 +157,8 @@ pub struct ContentStore {
     kept: Kept,
     parsed: Cache<Digest, Parsed>,
     by_config: Cache<(String, Digest), Manifests>,
+    /// By namespace. Each is for what is known in it already.
+    recent: Cache<String, Arc<Inventory>>,
     hashed: Hashed,
 }
 
@@ -168,6 +173,7 @@ impl ContentStore {
                 .weigher(|_: &Digest, parsed: &Parsed| parsed.bytes())
                 .build(),
             by_config: Cache::new(limits::CONFIGURATIONS),
+            recent: Cache::builder().max_capacity(NAMESPACES).time_to_live(limits::INVENTORY_LIFE).build(),
             hashed: Hashed::default(),
         }
     }

@@ -1,19 +1,26 @@
 //! What exists for a digest, and what could not be asked. Nothing here is verified: the bytes come
 //! from whoever can write to a registry, and count only after [`crate::verify`].
 
+mod artifact;
 pub mod content;
+pub mod directory;
 mod hashed;
 pub mod kept;
+pub mod layout;
+mod listed;
 pub mod registry;
+pub mod sources;
+mod stream;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
+pub use self::stream::Stream;
 use crate::{
     image::{Host, Repository, sanitize},
     limits,
@@ -139,31 +146,63 @@ pub struct Gap {
 /// Why a source gave no answer that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// 401 or 403, also after an anonymous token.
+    /// 401, also with the token or the credential that there is.
     Unauthorized,
+    /// There is a credential, and it may not be sent to whom it would have to be.
+    Withheld(String),
+    /// What should give the credential does not: a file, a helper, a provider.
+    NoCredential(String),
+    /// 403.
+    Forbidden,
     /// 429.
     Throttled,
-    /// No answer in time, no connection, a 5xx.
+    /// No connection, a connection that broke, a 5xx.
     Unreachable(String),
+    /// No answer in time.
+    TimedOut(String),
+    /// A redirect that is not followed: to plain HTTP, to an address of this node, in a circle, to nowhere.
+    Redirected(String),
+    /// containerd's `hosts.toml`, or a certificate beside it, cannot be used, so it is not known whom to ask.
+    HostsUnreadable(String),
     /// An answer that is not what was asked for: wrong bytes, wrong type, endless pages.
     Misbehaved(String),
     /// More than `limits` allows.
     TooLarge(String),
+    /// Something on this node itself that cannot be read, or is not what it should be.
+    Unreadable(String),
     /// A host that must not be asked: plain HTTP, a loopback or link-local address nobody configured.
     NotAllowed(String),
     /// The question was asked of this node alone.
     NotAsked,
 }
 
+impl Cause {
+    /// The same of something on this node.
+    fn on_node(self) -> Self {
+        match self {
+            Self::Misbehaved(why) | Self::Unreachable(why) => Self::Unreadable(why),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthorized => f.write_str("it asks for credentials"),
+            Self::Forbidden => f.write_str("it forbids the request (403)"),
             Self::NotAsked => f.write_str("it was not asked"),
             Self::Throttled => f.write_str("it limits the rate of requests (429)"),
-            Self::Unreachable(why) | Self::Misbehaved(why) | Self::TooLarge(why) | Self::NotAllowed(why) => {
-                f.write_str(why)
-            }
+            Self::Unreachable(why)
+            | Self::TimedOut(why)
+            | Self::Redirected(why)
+            | Self::Misbehaved(why)
+            | Self::TooLarge(why)
+            | Self::Unreadable(why)
+            | Self::NotAllowed(why)
+            | Self::Withheld(why)
+            | Self::NoCredential(why)
+            | Self::HostsUnreadable(why) => f.write_str(why),
         }
     }
 }
@@ -180,12 +219,18 @@ pub enum Layout {
     AttestationTag,
     /// What this node kept on its disk.
     Kept,
+    /// A directory of evidence on this node.
+    Directory,
+    /// An OCI layout that a person named.
+    OciLayout,
+    /// containerd's content store.
+    ContentStore,
 }
 
 /// One question that a source was asked, and what came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// The repository that was asked, `host/path`; empty in a decision that bears this name itself.
+    /// The repository that was asked, `host/path`; empty in a decision that bears this name itself. On this node: the path.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repository: String,
     /// What it was asked for.
@@ -234,10 +279,24 @@ impl Questions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
 
+    /// Notes what came back on the question to `repository` for `layout`, if it was put.
+    pub fn note_of(&self, repository: &Repository, layout: Layout, note: impl FnOnce(&mut Asked)) {
+        let repository = repository.to_string();
+        let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = questions.iter_mut().rfind(|asked| asked.layout == layout && asked.repository == repository);
+        asked.map(note);
+    }
+
     /// Notes what came back on the question for `layout`, if it was put.
     pub fn note(&self, layout: Layout, note: impl FnOnce(&mut Asked)) {
         let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         questions.iter_mut().rfind(|asked| asked.layout == layout).map(note);
+    }
+
+    /// Says of whatever was not read to its end that nobody waited any longer.
+    fn break_off(&self, cause: &Cause) {
+        let mut questions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.iter_mut().filter(|asked| !asked.ended).for_each(|asked| asked.broke(cause));
     }
 
     /// All that were put, in their order, as they stand now.
@@ -256,29 +315,20 @@ pub struct Place {
     pub proven: bool,
 }
 
-/// What a source has to say, as it comes in. Ends when everything was asked; dropping it stops the asking.
-pub struct Stream {
-    /// Pieces of evidence and gaps, in the order of their arrival.
-    pub items: mpsc::Receiver<Result<Found, Gap>>,
-    /// What was asked for them, also where nothing is.
-    pub questions: Questions,
-    task: tokio::task::JoinHandle<()>,
+/// Where the administrator says that the evidence of an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Directories on this node.
+    pub directories: Vec<PathBuf>,
+    /// Repositories, asked before the image's own; or why the image's name makes none.
+    pub repositories: Vec<Result<Repository, String>>,
+    /// Whether the image's own registry is asked as well.
+    pub own: bool,
 }
 
-impl Stream {
-    /// A stream fed by `task`, which ends with it, and notes in `questions` what it asks.
-    pub fn new(
-        items: mpsc::Receiver<Result<Found, Gap>>,
-        questions: Questions,
-        task: tokio::task::JoinHandle<()>,
-    ) -> Self {
-        Self { items, questions, task }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Default for Elsewhere {
+    fn default() -> Self {
+        Self { directories: Vec::new(), repositories: Vec::new(), own: true }
     }
 }
 
@@ -289,7 +339,7 @@ impl Drop for Stream {
 ///
 /// | the name comes from | loopback | link-local, metadata services, other special addresses | all others |
 /// |---|---|---|---|
-/// | `configured` | yes | yes | yes |
+/// | `configured`, or a `hosts.toml` of containerd's | yes | yes | yes |
 /// | a registry that containerd fetched from ([`Place::proven`]) | yes | no | yes |
 /// | an archive; a redirect or token realm to another host | no | no | yes |
 ///
@@ -302,6 +352,34 @@ pub struct RegistryOptions {
     /// Registries that the administrator named: these may be on loopback or link-local addresses
     /// also when only an archive claims the name.
     pub configured: Vec<Host>,
+    /// Hosts for which `skip_verify` of a `hosts.toml` counts.
+    pub skip_verify: Vec<Host>,
+    /// Registries, and the host beside their own whose token service gets their credentials.
+    pub token_services: Vec<(Host, Host)>,
+    /// Where containerd's `hosts.toml` are, in the order of their looking up.
+    pub host_directories: Vec<PathBuf>,
+    /// Where credentials come from.
+    pub credentials: CredentialSources,
+}
+
+/// Where credentials come from, in the order in which they are asked. Nothing is, unless it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialSources {
+    /// Files like docker's `config.json`.
+    pub docker: Vec<PathBuf>,
+    /// The directory of the helpers that such files name, `docker-credential-…`.
+    pub helpers: Option<PathBuf>,
+    /// The kubelet's image credential providers.
+    pub kubelet: Option<KubeletProviders>,
+}
+
+/// The kubelet's image credential providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeletProviders {
+    /// `--image-credential-provider-config`
+    pub config: PathBuf,
+    /// `--image-credential-provider-bin-dir`
+    pub programs: PathBuf,
 }
 
 #[cfg(test)]

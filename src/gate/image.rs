@@ -1,19 +1,28 @@
-//! An image that is still in its registry: an index or a manifest, of which nothing is on the node yet.
+//! An image that is still in its registry, or in a layout: an index or a manifest, of which containerd has nothing yet.
 
 use std::sync::Arc;
 
 use crate::{
     admission::Admission,
     decisions::Asking,
-    evidence::Place,
+    evidence::{Place, layout::OciLayout},
     image::{Digest, Document, NodePlatform, media_type},
     limits,
     policy::{
         decision::{Code, Decision, Verdict, Violation},
-        evaluate::{Subject, gap_violation},
+        evaluate::{Subject, Tag, gap_violation},
     },
     snapshot::Snapshot,
 };
+
+/// Where an image is.
+#[derive(Debug)]
+pub enum Home {
+    /// In a repository.
+    Registry(Place),
+    /// In an OCI layout on this node's disk.
+    Layout(OciLayout),
+}
 
 /// What was decided about an image, and about the children that had to be asked.
 #[derive(Debug)]
@@ -24,26 +33,31 @@ pub struct InRegistry {
     pub children: Vec<(Digest, Decision)>,
 }
 
-/// Decides about the index or manifest `digest` at `place`, each document of it under the names that `subjects` says.
+/// Decides about the index or manifest `digest` at `home`, each document of it under the names that `subjects` says.
 ///
 /// An index that is not admitted itself is admitted if every child is that one of containerd's platform matchers could
 /// choose on this node; it is fetched for that. `media_type` is what the descriptor says, where there is one.
 pub async fn decide(
     admission: &Arc<Admission>,
     snapshot: &Arc<Snapshot>,
-    place: &Place,
+    home: &Home,
     digest: Digest,
     media_type: Option<&str>,
     asking: Asking,
     subjects: impl Fn(Digest) -> Vec<Subject>,
 ) -> InRegistry {
-    let decision = admission.decide(snapshot, subjects(digest), asking).await;
+    let asked = subjects(digest);
+    let tag = asked.iter().find_map(|subject| match &subject.tag {
+        Tag::Is(tag) => Some(tag.clone()),
+        Tag::None | Tag::NotKept => None,
+    });
+    let decision = admission.decide(snapshot, asked, asking).await;
     let alone = |decision| InRegistry { decision, children: Vec::new() };
     let may_be_index = media_type.is_none_or(media_type::is_index);
     if decision.verdict == Verdict::Allow || !may_be_index || !children_could_differ(admission, snapshot, &decision) {
         return alone(decision);
     }
-    let choices = match choices(snapshot, place, &digest, media_type).await {
+    let choices = match choices(snapshot, home, &digest, tag.as_deref(), media_type).await {
         Ok(Some(choices)) => choices,
         Ok(None) => return alone(decision),
         // Whose rule it is, and whether that only audits, stays as it is.
@@ -67,28 +81,54 @@ fn children_could_differ(admission: &Admission, snapshot: &Snapshot, decision: &
     !by_name || listed || exempt.into_iter().any(|exempt| !exempt.digests.is_empty())
 }
 
+impl Home {
+    /// The document with `digest`, its bytes hashed.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be asked for, or is refused.
+    pub async fn document(
+        &self,
+        snapshot: &Snapshot,
+        digest: &Digest,
+        tag: Option<&str>,
+        media_type: Option<&str>,
+    ) -> Result<Document, Violation> {
+        let missing = |found: String, fix: &str| Violation { code: Code::NoSuchImage, found, fix: fix.to_owned() };
+        let parsed = match self {
+            Self::Registry(place) => {
+                let found = snapshot.registry.manifest(place, digest, tag).await.map_err(|gap| gap_violation(&gap))?;
+                let missing = || missing(format!("{}@{digest} is not in the registry", place.repository), "push it");
+                let (bytes, stated) = found.ok_or_else(missing)?;
+                Document::parse(&bytes, media_type.unwrap_or(&stated))
+            }
+            Self::Layout(layout) => {
+                let found = layout.document(digest).await.map_err(|gap| gap_violation(&gap))?;
+                let missing = || missing(format!("{digest} is not in the layout {}", layout.path().display()), "");
+                Document::parse_undescribed(&found.ok_or_else(missing)?)
+            }
+        };
+        parsed.map_err(|why| self.malformed(digest, &why.0))
+    }
+
+    fn malformed(&self, digest: &Digest, why: &str) -> Violation {
+        let found = match self {
+            Self::Registry(place) => format!("{}@{digest}: {why}", place.repository),
+            Self::Layout(layout) => format!("{}@{digest}: {why}", layout.path().display()),
+        };
+        Violation { code: Code::MalformedImage, found, fix: "build the image again with a current tool".to_owned() }
+    }
+}
+
 /// The children of an index that this node could choose; none where it is a manifest.
 async fn choices(
     snapshot: &Snapshot,
-    place: &Place,
+    home: &Home,
     digest: &Digest,
+    tag: Option<&str>,
     media_type: Option<&str>,
 ) -> Result<Option<Vec<Digest>>, Violation> {
-    let at = || format!("{}@{digest}", place.repository);
-    let malformed = |why: String| Violation {
-        code: Code::MalformedImage,
-        found: format!("{}: {why}", at()),
-        fix: "build the image again with a current tool".to_owned(),
-    };
-    let (bytes, stated) = match snapshot.registry.manifest(place, digest).await {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            let found = format!("{} is not in the registry", at());
-            return Err(Violation { code: Code::NoSuchImage, found, fix: "push it".to_owned() });
-        }
-        Err(gap) => return Err(gap_violation(&gap)),
-    };
-    let document = Document::parse(&bytes, media_type.unwrap_or(&stated)).map_err(|why| malformed(why.0))?;
+    let malformed = |why: String| home.malformed(digest, &why);
+    let document = home.document(snapshot, digest, tag, media_type).await?;
     let Document::Index(index) = document else { return Ok(None) };
     let mut choices: Vec<Digest> = Vec::new();
     for child in NodePlatform::here().choices(&index) {

@@ -18,7 +18,7 @@ mod watch;
 
 pub use answer::{Counts, leave_word};
 pub use diff::serve;
-pub use image::{InRegistry, decide};
+pub use image::{Home, InRegistry, decide};
 pub use resolve::Resolve;
 pub use start::Start;
 pub use subjects::fetched;

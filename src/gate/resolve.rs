@@ -145,10 +145,10 @@ async fn decide(admission: Arc<Admission>, snapshot: Arc<Snapshot>, question: Ar
     if let Some(decision) = admission.one_time().decision(Gate::Resolve, digest) {
         return decision;
     }
-    let place = Place { repository: repository.clone(), proven: true };
+    let home = image::Home::Registry(Place { repository: repository.clone(), proven: true });
     let subject = |digest| Subject::new(digest, Some(repository.clone()), Origin::Fetched);
     let subjects = |digest| vec![subject(digest).tagged(tag.clone())];
-    image::decide(&admission, &snapshot, &place, *digest, Some(media_type), Asking::Anew, subjects).await.decision
+    image::decide(&admission, &snapshot, &home, *digest, Some(media_type), Asking::Anew, subjects).await.decision
 }
 
 #[cfg(test)]

@@ -137,6 +137,11 @@ impl Unpack {
         self.admission.remembered()
     }
 
+    /// Images that could not be judged of late because their registry wants credentials.
+    pub fn unauthorized(&self) -> usize {
+        self.admission.unauthorized()
+    }
+
     /// What was answered since the start.
     pub fn counts(&self) -> &Counts {
         &self.answers.counts

@@ -97,7 +97,7 @@ codes! {
         "the attestor's key signed something it may not sign, or that nobody asked for"
         "sign the image, or extend `may-sign`",
     NoSuchImage = 105 "no-such-image"
-        "the registry does not have the image (`check` only)"
+        "the registry, or the layout, does not have the image (`check` only)"
         "push it",
     NoImageForLayer = 106 "no-image-for-layer"
         "no manifest on the node has this layer at this place"
@@ -165,6 +165,24 @@ codes! {
     NotVerifiedYet = 309 "not-verified-yet"
         "nothing on the node decides about the image; it is being verified now, which a start does not wait for"
         "start it again; the kubelet does",
+    RegistryForbidden = 310 "registry-forbidden"
+        "the registry knows who asks, and forbids it (403)"
+        "give the node's credential read access to the repository",
+    RegistryRedirects = 311 "registry-redirects"
+        "the registry redirects to where nobody is asked: plain HTTP, this node, in a circle"
+        "look at the registry, or name the host in config.toml",
+    RegistryTimeout = 312 "registry-timeout"
+        "the registry took too long"
+        "the client retries; look at the registry",
+    CredentialUnavailable = 313 "credential-unavailable"
+        "a file, helper or provider of `[credentials]` gives no credential"
+        "look at what the message names",
+    HostsUnreadable = 314 "hosts-unreadable"
+        "a hosts.toml of containerd's, or a certificate beside it, cannot be used"
+        "mend the file; the next pull works",
+    EvidenceUnreadable = 315 "evidence-unreadable"
+        "a directory of evidence, or something in it, cannot be read"
+        "mend what the message names: its place, owner or permissions, or the file",
     TrustRootEnded = 320 "trust-root-ended"
         "the authorities of the trust root have ended, so nothing can be told by it"
         "bring a newer trusted_root.json",
@@ -262,6 +280,12 @@ impl Code {
             | Self::RegistryMisbehaved
             | Self::EvidenceTooLarge
             | Self::RegistryNotAllowed
+            | Self::RegistryForbidden
+            | Self::RegistryRedirects
+            | Self::RegistryTimeout
+            | Self::CredentialUnavailable
+            | Self::HostsUnreadable
+            | Self::EvidenceUnreadable
             | Self::NotVerifiedYet => true,
             Self::NoSuchImage
             | Self::NoImageForLayer

@@ -154,10 +154,17 @@ pub fn gap_violation(gap: &Gap) -> Violation {
         Cause::Unauthorized => {
             (Code::RegistryUnauthorized, "give the node read access, or put signatures where it has")
         }
+        Cause::Withheld(_) => (Code::RegistryUnauthorized, "add the line that the reason names to config.toml"),
+        Cause::NoCredential(_) => (Code::CredentialUnavailable, "look at [credentials] in config.toml"),
+        Cause::Forbidden => (Code::RegistryForbidden, "give the node's credential read access"),
         Cause::Throttled => (Code::RegistryThrottled, ""),
+        Cause::TimedOut(_) => (Code::RegistryTimeout, ""),
+        Cause::Redirected(_) => (Code::RegistryRedirects, "look at the registry"),
+        Cause::HostsUnreadable(_) => (Code::HostsUnreadable, "mend the file"),
         Cause::Unreachable(_) | Cause::NotAsked => (Code::RegistryUnreachable, ""),
         Cause::Misbehaved(_) => (Code::RegistryMisbehaved, "look at the registry"),
         Cause::TooLarge(_) => (Code::EvidenceTooLarge, "remove signatures that nobody needs"),
+        Cause::Unreadable(_) => (Code::EvidenceUnreadable, "mend it, or take it away"),
         Cause::NotAllowed(_) => (Code::RegistryNotAllowed, "name the registry in config.toml"),
     };
     Violation { code, found: format!("{}: {}", with_short_digests(&gap.place), gap.cause), fix: fix.to_owned() }

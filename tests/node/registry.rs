@@ -244,6 +244,14 @@ impl Node {
         Ok(serde_json::from_str(&self.run(&["curl", "-sf", "-H", accept, &url])?.ok()?)?)
     }
 
+    /// A blob or manifest as it lies in the registry's storage.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn blob(&self, digest: &str) -> Result<Vec<u8>> {
+        self.read(&blob_file(digest)?)
+    }
+
     /// Overwrites a blob in the registry's storage, so that it serves other bytes under that digest.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ use super::{
 
 struct Node {
     server: HostileRegistry,
+    /// Registries beside it that never answer either.
+    others: Vec<HostileRegistry>,
     /// The images that were asked about.
     asked: Arc<Mutex<HashSet<String>>>,
     snapshot: Arc<Snapshot>,
@@ -38,19 +40,34 @@ struct Node {
 impl Node {
     /// A node whose registry never answers.
     async fn new() -> Arc<Self> {
-        let node = Self::answered().await;
-        let seen = node.asked.clone();
-        node.server.on("", move |request, _| {
-            let image = request.path().rsplit('/').next().unwrap_or_default().to_owned();
-            seen.lock().unwrap().insert(image);
-            Reply::Silence
-        });
+        Self::among(0).await
+    }
+
+    /// A node with so many registries more, none of which ever answers.
+    async fn among(others: usize) -> Arc<Self> {
+        let node = Self::answered_with(others).await;
+        for server in node.others.iter().chain([&node.server]) {
+            let seen = node.asked.clone();
+            server.on("", move |request, _| {
+                let image = request.path().rsplit('/').next().unwrap_or_default().to_owned();
+                seen.lock().unwrap().insert(image);
+                Reply::Silence
+            });
+        }
         node
     }
 
     /// A node whose registry answers.
     async fn answered() -> Arc<Self> {
+        Self::answered_with(0).await
+    }
+
+    async fn answered_with(count: usize) -> Arc<Self> {
         let server = HostileRegistry::start().await;
+        let mut others = Vec::new();
+        for _ in 0..count {
+            others.push(HostileRegistry::start().await);
+        }
         let asked = Arc::default();
         let pem = KeyPair::generate_ecdsa_p256().unwrap().public_key_der().unwrap().to_pem();
         let policy = format!(
@@ -69,12 +86,16 @@ impl Node {
             trouble: None,
         };
         let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
-        Arc::new(Self { server, asked, snapshot: Arc::new(snapshot), admission })
+        Arc::new(Self { server, others, asked, snapshot: Arc::new(snapshot), admission })
     }
 
+    /// An image; the registries have one after the other.
     fn subject(&self, number: usize) -> Subject {
-        let name = Some(self.server.place("app").repository);
-        Subject::new(Digest::of(&number.to_le_bytes()), name, Origin::Fetched)
+        let server = match number % (self.others.len() + 1) {
+            0 => &self.server,
+            at => &self.others[at - 1],
+        };
+        Subject::new(Digest::of(&number.to_le_bytes()), Some(server.place("app").repository), Origin::Fetched)
     }
 
     /// How many images are asked about at once: waits until as many are, and then whether more follow.
@@ -106,7 +127,8 @@ async fn the_subjects_of_one_request_take_turns() {
 
 #[tokio::test]
 async fn decisions_that_gather_evidence_take_turns() {
-    let node = Node::new().await;
+    let registries = 2 * limits::PARALLEL_DECISIONS / limits::PARALLEL_OF_REGISTRY;
+    let node = Node::among(registries - 1).await;
     let mut deciding = tokio::task::JoinSet::new();
     for number in 0..2 * limits::PARALLEL_DECISIONS {
         let node = node.clone();
@@ -115,12 +137,33 @@ async fn decisions_that_gather_evidence_take_turns() {
     assert_eq!(node.at_once(limits::PARALLEL_DECISIONS).await, limits::PARALLEL_DECISIONS);
 }
 
+#[tokio::test]
+async fn sixty_four_pulls_from_a_registry_that_does_not_answer_starve_no_pull_from_another() {
+    let node = Node::among(0).await;
+    let quick = HostileRegistry::start().await;
+    let mut deciding = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let node = node.clone();
+        deciding.spawn(async move { node.decide(number..number + 1).await });
+    }
+    assert_eq!(node.at_once(limits::PARALLEL_OF_REGISTRY).await, limits::PARALLEL_OF_REGISTRY);
+    let begun = std::time::Instant::now();
+    for number in 0..64_usize {
+        let name = Some(quick.place("app").repository);
+        let subject = Subject::new(Digest::of(&number.to_be_bytes()), name, Origin::Fetched);
+        let decision = node.admission.decide(&node.snapshot, vec![subject], Asking::Usual).await;
+        assert_eq!((decision.verdict, decision.code()), (Verdict::Deny, Some(Code::Unsigned)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(node.asked.lock().unwrap().len() == limits::PARALLEL_OF_REGISTRY, "still the first of them");
+}
+
 #[tokio::test(start_paused = true)]
 async fn evidence_is_waited_for_only_so_long() {
     let node = Node::new().await;
     let begun = tokio::time::Instant::now();
     let decision = node.decide(0..1).await;
-    assert_eq!((decision.verdict, decision.code()), (Verdict::Inconclusive, Some(Code::RegistryUnreachable)));
+    assert_eq!((decision.verdict, decision.code()), (Verdict::Inconclusive, Some(Code::RegistryTimeout)));
     assert!(decision.violations[0].found.contains("no complete answer in 8 s"), "{decision:?}");
     assert!((limits::EVIDENCE_DEADLINE..LONG).contains(&begun.elapsed()));
 }
@@ -138,9 +181,10 @@ async fn an_index_with_many_children_for_one_node_is_refused() {
         let index = node.server.content().manifest("app", INDEX, list);
         let place = node.server.place("app");
         let name = place.repository.clone();
+        let home = gate::Home::Registry(place);
         let subjects = |digest| vec![Subject::new(digest, Some(name.clone()), Origin::Fetched)];
         let decided =
-            gate::decide(&node.admission, &node.snapshot, &place, index, Some(INDEX), Asking::Usual, subjects).await;
+            gate::decide(&node.admission, &node.snapshot, &home, index, Some(INDEX), Asking::Usual, subjects).await;
         let codes: Vec<Code> = decided.decision.violations.iter().map(|violation| violation.code).collect();
         assert_eq!(codes.contains(&Code::MalformedImage), refused, "{count}: {decided:?}");
         assert_eq!(decided.children.len(), if refused { 0 } else { count });

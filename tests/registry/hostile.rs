@@ -7,6 +7,8 @@
 
 #[path = "content.rs"]
 mod content;
+#[path = "tls.rs"]
+mod tls;
 #[path = "wire.rs"]
 mod wire;
 
@@ -18,11 +20,15 @@ use std::{
     },
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use pullgate::evidence::Place;
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 
 #[allow(unused_imports, reason = "each test crate uses a part of it")]
 pub(crate) use content::{Content, EMPTY_CONFIG, INDEX, MANIFEST, SIMPLE_SIGNING};
+#[allow(unused_imports, reason = "each test crate uses a part of it")]
+pub(crate) use tls::{Authority, Issued};
 #[allow(unused_imports, reason = "each test crate uses a part of it")]
 pub(crate) use wire::{Body, Reply, Request};
 
@@ -40,6 +46,7 @@ struct Shared {
     content: Mutex<Content>,
     behaviours: Mutex<Vec<(String, Behaviour)>>,
     token: Mutex<Option<Token>>,
+    login: Mutex<Option<String>>,
     seen: Mutex<Vec<Request>>,
     connections: AtomicUsize,
 }
@@ -53,10 +60,20 @@ struct Token {
 impl HostileRegistry {
     /// Starts to serve on a free port of 127.0.0.1.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same with TLS: its certificate is for `127.0.0.1` and `localhost`, by `authority`, and it takes only clients
+    /// with a certificate of `clients` where there is one.
+    pub(crate) async fn start_tls(authority: &Authority, clients: Option<&Authority>) -> Self {
+        Self::start_with(Some(authority.acceptor(clients))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
-        let server = tokio::spawn(serve(listener, shared.clone()));
+        let server = tokio::spawn(serve(listener, tls, shared.clone()));
         Self { address, shared, server }
     }
 
@@ -100,6 +117,12 @@ impl HostileRegistry {
         *self.shared.token.lock().unwrap() = Some(Token { realm: realm.to_owned(), text: text.to_owned() });
     }
 
+    /// Asks for a name and a password from now on: for a token where one is required, or for everything.
+    pub(crate) fn require_login(&self, user: &str, password: &str) {
+        let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        *self.shared.login.lock().unwrap() = Some(basic);
+    }
+
     /// The requests so far, in the order of their arrival.
     pub(crate) fn seen(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().clone()
@@ -127,14 +150,24 @@ impl Drop for HostileRegistry {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     // The connections end with the server: a set aborts its tasks when it is dropped.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         shared.connections.fetch_add(1, Ordering::SeqCst);
-        let shared = shared.clone();
-        connections.spawn(wire::serve(stream, move |request| shared.reply(request)));
+        let (shared, tls) = (shared.clone(), tls.clone());
+        connections.spawn(async move {
+            let reply = move |request: &Request| shared.reply(request);
+            match tls {
+                None => wire::serve(stream, reply).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        wire::serve(stream, reply).await;
+                    }
+                }
+            }
+        });
         while connections.try_join_next().is_some() {}
     }
 }
@@ -155,6 +188,13 @@ impl Shared {
 
     fn right(&self, request: &Request) -> Reply {
         let token = self.token.lock().unwrap().clone();
+        let login = self.login.lock().unwrap().clone();
+        let refreshes = request.method == "POST" && request.body.contains("refresh_token=refresh");
+        let is_known = login.is_none() || request.header("authorization") == login.as_deref() || refreshes;
+        let asked_here = token.is_none() || request.path() == "/token";
+        if asked_here && !is_known {
+            return Reply::status(401).with("WWW-Authenticate", r#"Basic realm="hostile""#);
+        }
         if request.path() == "/token" {
             let text = token.map_or_else(|| "t".to_owned(), |token| token.text);
             return Reply::json(200, &format!(r#"{{"token":"{text}","expires_in":300}}"#));

@@ -3,9 +3,27 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
+
+/// A connection, with or without TLS.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -15,6 +33,7 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 /// What goes back.
@@ -140,8 +159,8 @@ impl Reply {
 }
 
 /// Serves one connection until either side ends it.
-pub(crate) async fn serve(mut stream: TcpStream, reply: impl Fn(&Request) -> Reply) {
-    let _ = stream.set_nodelay(true);
+pub(crate) async fn serve(mut stream: impl Wire, reply: impl Fn(&Request) -> Reply) {
+    let _ = stream.tcp().set_nodelay(true);
     let mut pending = Vec::new();
     while let Some(request) = receive(&mut stream, &mut pending).await {
         if send(&mut stream, &request, reply(&request)).await.is_none() {
@@ -150,7 +169,7 @@ pub(crate) async fn serve(mut stream: TcpStream, reply: impl Fn(&Request) -> Rep
     }
 }
 
-async fn receive(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<Request> {
+async fn receive(stream: &mut impl Wire, pending: &mut Vec<u8>) -> Option<Request> {
     let end = loop {
         if let Some(at) = pending.windows(4).position(|window| window == b"\r\n\r\n") {
             break at;
@@ -165,16 +184,24 @@ async fn receive(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<Reques
     let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Some(Request { method, target, headers })
+    let mut request = Request { method, target, headers, body: String::new() };
+    let length = request.header("content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or_default();
+    while pending.len() < length.min(1 << 20) {
+        if stream.read_buf(pending).await.ok()? == 0 {
+            return None;
+        }
+    }
+    request.body = String::from_utf8(pending.drain(..length).collect()).ok()?;
+    Some(request)
 }
 
 /// Sends `reply`; none when the connection is of no further use.
-async fn send(stream: &mut TcpStream, request: &Request, reply: Reply) -> Option<()> {
+async fn send(stream: &mut impl Wire, request: &Request, reply: Reply) -> Option<()> {
     let (status, headers, body) = match reply {
         Reply::Http { status, headers, body } => (status, headers, body),
         Reply::Silence => return std::future::pending().await,
         Reply::Reset => {
-            stream.set_zero_linger().ok();
+            stream.tcp().set_zero_linger().ok();
             return None;
         }
         Reply::SlowHead => {

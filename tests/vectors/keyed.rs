@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 
-const CASES: usize = 13;
+pub(super) const CASES: usize = 13;
 
 #[tokio::test]
 async fn every_image_is_decided_as_its_case_says() {
@@ -27,7 +27,7 @@ async fn every_image_is_decided_as_its_case_says() {
     assert_eq!(run, CASES, "cases in {}", samples.display());
 }
 
-fn attestor(samples: &Path, case: &Value) -> String {
+pub(super) fn attestor(samples: &Path, case: &Value) -> String {
     let purpose = match (text(case, "mode"), case["predicate"].as_str()) {
         ("verify", None) => "signature",
         ("verify-attestation", Some("slsaprovenance1")) => "https://slsa.dev/provenance/v1",

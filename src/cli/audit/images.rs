@@ -23,6 +23,7 @@ use crate::{
     evidence::{
         content::{ContentStore, Trouble},
         kept::Kept,
+        sources::Sources,
     },
     gate::{ContainerStanding, Judged, Origin, Standing, Walk},
     limits,
@@ -80,7 +81,8 @@ pub(in crate::cli) fn look(
         let containerd = Arc::new(Containerd::new(&snapshot.config.containerd));
         let kept = Kept::of_daemon(state);
         let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
-        let admission = Arc::new(Admission::new(Arc::new(Clock::open(state)), kept));
+        let sources = Sources::new(kept).with_content(content.clone());
+        let admission = Arc::new(Admission::with_sources(Arc::new(Clock::open(state)), sources));
         let judged = Walk::new(containerd, content, admission).judge(&snapshot, asking, &[], &progress).await;
         if io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "\r\x1b[K");

@@ -26,6 +26,8 @@ pub struct Inventory {
     manifests: HashSet<Digest>,
     /// By each document that another lists: those that list it.
     above: HashMap<Digest, Vec<Digest>>,
+    /// By each document: what containerd noted that refers to it.
+    referrers: HashMap<Digest, Vec<Digest>>,
     /// By snapshotter and chain id: the configurations that were unpacked to it.
     unpacked: HashMap<(String, String), Vec<Digest>>,
 }
@@ -53,6 +55,22 @@ impl Inventory {
     /// The documents whose labels say that they list `digest`.
     pub(super) fn above(&self, digest: &Digest) -> impl Iterator<Item = &Blob> {
         self.above.get(digest).into_iter().flatten().filter_map(|parent| self.documents.get(parent))
+    }
+
+    /// Whether `digest` is a document of it.
+    pub(super) fn knows(&self, digest: &Digest) -> bool {
+        self.documents.contains_key(digest)
+    }
+
+    /// What containerd noted that refers to `digest`.
+    pub(super) fn referrers(&self, digest: &Digest) -> &[Digest] {
+        self.referrers.get(digest).map_or(&[], Vec::as_slice)
+    }
+
+    /// The records whose names have `part` in them, and what they lead to.
+    pub(super) fn named(&self, part: &str) -> impl Iterator<Item = (&str, &Digest)> {
+        let each = self.records.iter().flat_map(|(target, records)| records.iter().map(move |record| (record, target)));
+        each.map(|(record, target)| (record.name.as_str(), target)).filter(move |(name, _)| name.contains(part))
     }
 
     /// What the record `name` leads to.
@@ -84,6 +102,11 @@ impl Inventory {
                     self.manifests.insert(digest);
                 }
                 let Ok(child) = value.parse() else { continue };
+                if kind.starts_with(".referrer.") {
+                    *links += 1;
+                    self.referrers.entry(digest).or_default().push(child);
+                    continue;
+                }
                 // Nobody asks which manifests have a layer.
                 if !kind.starts_with(".l.") {
                     *links += 1;
@@ -116,6 +139,7 @@ impl ContentStore {
             documents: HashMap::new(),
             manifests: HashSet::new(),
             above: HashMap::new(),
+            referrers: HashMap::new(),
             unpacked: HashMap::new(),
         };
         let snapshotters = self.containerd.plugins().await?.snapshotters;

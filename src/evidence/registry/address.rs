@@ -19,8 +19,9 @@ use reqwest::{
 
 use tokio::sync::Semaphore;
 
+use super::endpoint::Endpoint;
 use crate::{
-    evidence::{Cause, Place, RegistryOptions},
+    evidence::{Cause, RegistryOptions},
     image::Host,
     limits,
 };
@@ -47,40 +48,50 @@ impl Rules {
         Self(options)
     }
 
-    /// Where the API of the registry of `place` begins, `scheme://host/v2/<name>/`.
+    /// Where the API of a registry is unless something else is configured, `scheme://host/v2`.
     ///
-    /// Plain HTTP is spoken to loopback names and to those that the configuration lists, HTTPS to
-    /// all others. Docker Hub answers under another name than the one in its references.
-    pub(super) fn base(&self, place: &Place) -> Result<Url, Cause> {
-        let host = &place.repository.host;
-        let scheme = if self.is_plain(host) { "http" } else { "https" };
+    /// Plain HTTP is spoken to loopback names without a `secure` way to them, and to those that the configuration lists,
+    /// HTTPS to all others. Docker Hub answers under another name than the one in its references.
+    pub(super) fn server(&self, host: &Host, secure: bool) -> Result<Url, Cause> {
+        let scheme = if self.is_plain(host) && !secure { "http" } else { "https" };
         let authority = if host.as_str() == "docker.io" { "registry-1.docker.io" } else { host.as_str() };
-        Url::parse(&format!("{scheme}://{authority}/v2/{}/", place.repository.path))
-            .map_err(|_| Cause::NotAllowed("its name makes no URL".to_owned()))
+        Url::parse(&format!("{scheme}://{authority}/v2")).map_err(|_| no_url())
     }
 
-    /// How far a question to the registry of `place` itself may reach.
-    pub(super) fn registry(&self, place: &Place, url: &Url) -> Result<Reach, Cause> {
-        let standing = if place.proven { Reach::Network } else { Reach::Outside };
-        self.judge(&place.repository.host, standing, url)
+    /// How far a question to `endpoint` itself may reach.
+    pub(super) fn registry(&self, endpoint: &Endpoint, url: &Url) -> Result<Reach, Cause> {
+        let standing = match (endpoint.named, endpoint.place.proven) {
+            (true, _) => Reach::Anywhere,
+            (false, true) => Reach::Network,
+            (false, false) => Reach::Outside,
+        };
+        self.judge(&endpoint.host, standing, url)
     }
 
-    /// How far a question to a host may reach that the registry of `place` names: by a redirect, or as its token service.
-    pub(super) fn named_by(&self, place: &Place, url: &Url) -> Result<Reach, Cause> {
+    /// How far a question to a host may reach that `endpoint` names: by a redirect, or as its token service.
+    pub(super) fn named_by(&self, endpoint: &Endpoint, url: &Url) -> Result<Reach, Cause> {
         let host = host_of(url)?;
-        if host == place.repository.host {
-            return self.registry(place, url);
+        if host == endpoint.host {
+            return self.registry(endpoint, url);
         }
         // Two ports of one node: whoever may ask the one may ask the other.
-        if host.is_loopback() && place.repository.host.is_loopback() && place.proven {
+        if host.is_loopback() && endpoint.host.is_loopback() && endpoint.place.proven {
             return Ok(Reach::Node);
         }
         self.judge(&host, Reach::Outside, url)
     }
 
-    /// Whether plain HTTP may be spoken to `host`.
+    /// Whether plain HTTP may be spoken to `host`, with whatever it is about.
     pub(super) fn is_plain(&self, host: &Host) -> bool {
         host.is_loopback() || self.0.plain_http.contains(host)
+    }
+
+    /// Whether the configuration says that the credentials of `registry` go to the token service at `host`.
+    pub(super) fn is_token_service(&self, registry: &Host, host: &Host) -> bool {
+        /// Where two names are one service, by its own documentation.
+        const KNOWN: [(&str, &str); 2] = [("docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
+        KNOWN.contains(&(registry.as_str(), host.as_str()))
+            || self.0.token_services.iter().any(|(one, service)| (one, service) == (registry, host))
     }
 
     fn judge(&self, host: &Host, standing: Reach, url: &Url) -> Result<Reach, Cause> {
@@ -108,6 +119,11 @@ pub(super) fn host_of(url: &Url) -> Result<Host, Cause> {
         None => name.to_owned(),
     };
     text.parse().map_err(|_| Cause::NotAllowed("it leads to something that is not a host".to_owned()))
+}
+
+/// A name that cannot be asked.
+pub(super) fn no_url() -> Cause {
+    Cause::NotAllowed("its name makes no URL".to_owned())
 }
 
 fn refused() -> Cause {
@@ -221,6 +237,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::evidence::Place;
 
     #[tokio::test(start_paused = true)]
     async fn names_are_looked_up_a_few_at_a_time() {
@@ -239,11 +256,13 @@ mod tests {
 
     fn rules(plain_http: &[&str], configured: &[&str]) -> Rules {
         let hosts = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
-        Rules::new(RegistryOptions { plain_http: hosts(plain_http), configured: hosts(configured) })
+        let (plain_http, configured) = (hosts(plain_http), hosts(configured));
+        Rules::new(RegistryOptions { plain_http, configured, ..RegistryOptions::default() })
     }
 
-    fn place(host: &str, proven: bool) -> Place {
-        Place { repository: format!("{host}/library/app").parse().unwrap(), proven }
+    fn endpoint(rules: &Rules, host: &str, proven: bool) -> Endpoint {
+        let place = Place { repository: format!("{host}/library/app").parse().unwrap(), proven };
+        Endpoint::of_registry(rules, &place).unwrap()
     }
 
     #[test]
@@ -260,7 +279,7 @@ mod tests {
             ("plain.example.com:5000", "http://plain.example.com:5000/v2/library/app/"),
             ("plain.example.com:5001", "https://plain.example.com:5001/v2/library/app/"),
         ] {
-            assert_eq!(rules.base(&place(host, true)).unwrap().as_str(), expected);
+            assert_eq!(endpoint(&rules, host, true).base.as_str(), expected);
         }
     }
 
@@ -312,10 +331,15 @@ mod tests {
             ("docker.io", "https://registry-1.docker.io/x", Some(Reach::Network)),
         ] {
             let url = Url::parse(target).unwrap();
-            assert_eq!(rules.named_by(&place(registry, true), &url).ok(), expected, "{registry} names {target}");
+            assert_eq!(
+                rules.named_by(&endpoint(&rules, registry, true), &url).ok(),
+                expected,
+                "{registry} names {target}"
+            );
         }
         let url = Url::parse("http://127.0.0.1:9000/").unwrap();
-        assert!(rules.named_by(&place("localhost:7000", false), &url).is_err(), "configured is that port alone");
+        let claimed = endpoint(&rules, "localhost:7000", false);
+        assert!(rules.named_by(&claimed, &url).is_err(), "configured is that port alone");
     }
 
     #[tokio::test]

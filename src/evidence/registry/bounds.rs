@@ -45,6 +45,12 @@ pub struct Bounds {
     pub patience: Duration,
     /// [`limits::LAYOUT_GRACE`]
     pub grace: Duration,
+    /// [`limits::MIRROR_HEDGE`]
+    pub mirror_hedge: Duration,
+    /// [`limits::MIRROR_PATIENCE`]
+    pub mirror_patience: Duration,
+    /// [`limits::HELPER`]
+    pub helper: Duration,
     /// [`limits::REFERRERS_API_MEMORY`]
     pub referrers_api_memory: Duration,
 }
@@ -71,6 +77,9 @@ impl Default for Bounds {
             hedge: limits::LAYOUT_HEDGE,
             patience: limits::LAYOUT_PATIENCE,
             grace: limits::LAYOUT_GRACE,
+            mirror_hedge: limits::MIRROR_HEDGE,
+            mirror_patience: limits::MIRROR_PATIENCE,
+            helper: limits::HELPER,
             referrers_api_memory: limits::REFERRERS_API_MEMORY,
         }
     }

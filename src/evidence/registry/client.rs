@@ -1,12 +1,19 @@
-//! The HTTP clients, one for each reach: connections are pooled, and one that was made for a registry
+//! The HTTP clients, one for each reach and each set of certificates: connections are pooled, and one that was made for a registry
 //! on this node must not serve a name that an archive invented.
 
-use std::{collections::HashMap, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use reqwest::{Client, redirect};
 
-use super::address::{Reach, Resolver};
-use crate::evidence::Cause;
+use super::{
+    address::{Reach, Resolver},
+    trust::Trust,
+};
+use crate::{evidence::Cause, image::Digest, limits};
 
 /// The clients that were needed so far.
 ///
@@ -20,8 +27,11 @@ pub(super) struct Clients {
     connect: Duration,
     idle: Duration,
     kept: usize,
-    made: Mutex<HashMap<(Reach, bool), Client>>,
+    made: Mutex<HashMap<Kind, Client>>,
 }
+
+/// How far a client reaches, whether with TLS, and by which certificates.
+type Kind = (Reach, bool, Option<Digest>);
 
 impl Clients {
     /// No clients yet. They take `connect` for a connection and keep `kept` of them for each host, each for
@@ -30,28 +40,40 @@ impl Clients {
         Self { connect, idle, kept, made: Mutex::default() }
     }
 
-    /// The client for `reach`, with TLS where `secure`. Only that one reads the system's certificate
+    /// The client for `reach`, with TLS where `secure`, held to `trust`. Only that one reads the system's certificate
     /// authorities, which takes 3 to 20 ms: away from the threads that serve requests, and only when needed.
-    pub(super) async fn get(&self, reach: Reach, secure: bool) -> Result<Client, Cause> {
-        let key = (reach, secure);
+    pub(super) async fn get(&self, reach: Reach, secure: bool, trust: &Arc<Trust>) -> Result<Client, Cause> {
+        let key = (reach, secure, trust.id().filter(|_| secure));
         if let Some(client) = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(client.clone());
         }
         let (connect, idle, kept) = (self.connect, self.idle, self.kept);
         let client = if secure {
-            tokio::task::spawn_blocking(move || build(reach, true, connect, idle, kept))
+            let trust = trust.clone();
+            tokio::task::spawn_blocking(move || build(reach, Some(&trust), connect, idle, kept))
                 .await
                 .map_err(|e| unusable(&e))?
         } else {
-            build(reach, false, connect, idle, kept)
+            build(reach, None, connect, idle, kept)
         };
         let client = client.map_err(|e| unusable(&e))?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.len() >= limits::TLS_CLIENTS {
+            // Certificates that changed left their clients behind.
+            made.retain(|(_, _, trust), _| trust.is_none());
+        }
         // Two may have built one at the same time; the first stays, with its connections.
-        Ok(self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(client).clone())
+        Ok(made.entry(key).or_insert(client).clone())
     }
 }
 
-fn build(reach: Reach, secure: bool, connect: Duration, idle: Duration, kept: usize) -> reqwest::Result<Client> {
+fn build(
+    reach: Reach,
+    secure: Option<&Trust>,
+    connect: Duration,
+    idle: Duration,
+    kept: usize,
+) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .user_agent(concat!("pullgate/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -61,11 +83,34 @@ fn build(reach: Reach, secure: bool, connect: Duration, idle: Duration, kept: us
         .pool_idle_timeout(idle)
         .tcp_nodelay(true)
         .dns_resolver(Resolver::new(reach));
-    let builder = if secure { builder.https_only(true) } else { builder.tls_certs_only([]).http1_only() };
-    let builder = if secure && reach != Reach::Node { builder } else { builder.no_proxy() };
+    let builder = match secure {
+        Some(trust) => trust.apply(builder.https_only(true))?,
+        None => builder.tls_certs_only([]).http1_only(),
+    };
+    let builder = if secure.is_some() && reach != Reach::Node { builder } else { builder.no_proxy() };
     builder.build()
 }
 
 fn unusable(error: &dyn std::error::Error) -> Cause {
     Cause::Unreachable(format!("no HTTP client could be made: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_of_certificates_that_changed_are_not_kept_without_end() {
+        let clients = Clients::new(Duration::from_secs(1), Duration::from_secs(1), 1);
+        for _ in 0..=limits::TLS_CLIENTS {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let pem = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+            let mut trust = Trust::default();
+            trust.add_authorities(&pem).unwrap();
+            clients.get(Reach::Anywhere, true, &Arc::new(trust.sealed())).await.unwrap();
+        }
+        clients.get(Reach::Anywhere, true, &Arc::default()).await.unwrap();
+        let made = clients.made.lock().unwrap().len();
+        assert!((2..=limits::TLS_CLIENTS).contains(&made), "{made}");
+    }
 }

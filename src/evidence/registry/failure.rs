@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{
-    StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use jiff::Timestamp;
+use reqwest::{StatusCode, header::HeaderMap};
 
-use super::address::NoAddressAdmitted;
+use super::{address::NoAddressAdmitted, backoff::asked_for};
 use crate::{evidence::Cause, image::sanitize, limits};
 
 /// Why there is no answer, and whether another try may help, after which pause.
@@ -26,10 +24,10 @@ impl From<Cause> for Failure {
 pub(super) fn refuse(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
     match status.as_u16() {
         200 | 404 | 501 => Ok(()),
-        401 | 403 => Err(Cause::Unauthorized.into()),
+        401 => Err(Cause::Unauthorized.into()),
+        403 => Err(Cause::Forbidden.into()),
         429 => {
-            let wait = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let wait = wait.map(Duration::from_secs).filter(|wait| *wait <= limits::RETRY_AFTER);
+            let wait = asked_for(headers, Timestamp::now()).filter(|wait| *wait <= limits::RETRY_AFTER);
             Err(Failure { cause: Cause::Throttled, again: wait })
         }
         500..=599 => Err(passing(format!("answered {}", status.as_u16()))),
@@ -40,7 +38,7 @@ pub(super) fn refuse(status: StatusCode, headers: &HeaderMap) -> Result<(), Fail
 
 /// No answer in time; [`told`] says in which.
 pub(super) fn silent() -> Failure {
-    passing(String::new())
+    Failure { cause: Cause::TimedOut(String::new()), again: Some(limits::RETRY_PAUSE) }
 }
 
 fn passing(why: String) -> Failure {
@@ -63,14 +61,17 @@ pub(super) fn broken(error: &reqwest::Error) -> Failure {
 
 /// `cause` with the time and the tries that it took.
 pub(super) fn told(cause: Cause, tries: usize, elapsed: Duration) -> Cause {
-    let Cause::Unreachable(why) = cause else { return cause };
-    let why = if why.is_empty() { format!("did not answer in {:.1} s", elapsed.as_secs_f64()) } else { why };
-    Cause::Unreachable(if tries > 1 { format!("{why} ({tries} tries)") } else { why })
+    let with_tries = |why: String| if tries > 1 { format!("{why} ({tries} tries)") } else { why };
+    match cause {
+        Cause::TimedOut(_) => Cause::TimedOut(with_tries(format!("did not answer in {:.1} s", elapsed.as_secs_f64()))),
+        Cause::Unreachable(why) => Cause::Unreachable(with_tries(why)),
+        other => other,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use reqwest::header::{HeaderValue, RETRY_AFTER};
 
     use super::*;
 

@@ -1,45 +1,74 @@
 //! One question to a registry, bounded in bytes, time, redirects and tries.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use jiff::Timestamp;
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     address::{Reach, Rules, host_of},
+    backoff::{BackOff, asked_for},
     body::{Room, read, stated_length, too_large},
     bounds::Bounds,
     client::Clients,
+    credentials::Credentials,
+    endpoint::Endpoint,
     failure::{Failure, broken, refuse, silent, told},
+    hosts::Hosts,
+    ledger::Ledger,
     token::Tokens,
+    trust::Trust,
 };
-use crate::evidence::{Cause, Place, RegistryOptions};
+use crate::{
+    evidence::{Cause, Place, RegistryOptions},
+    limits,
+};
 
 /// The way to registries: connections, tokens and the rules that hold for both.
 pub(super) struct Http {
     pub(super) rules: Rules,
     pub(super) bounds: Bounds,
+    pub(super) credentials: Credentials,
+    pub(super) ledger: Ledger,
+    hosts: Arc<Hosts>,
     clients: Clients,
     tokens: Tokens,
+    backoff: BackOff,
     requests: AtomicU64,
 }
 
 /// One question.
 pub(super) struct Ask<'a> {
-    /// The registry and repository that it is about.
-    pub(super) place: &'a Place,
+    /// The host that is asked, and the repository that it is about.
+    pub(super) endpoint: &'a Endpoint,
     /// `GET` or `HEAD`.
     pub(super) method: Method,
-    /// What to ask for; on the host of the registry.
+    /// What to ask for; on the host of the endpoint.
     pub(super) url: Url,
     /// The media types that are understood.
     pub(super) accept: &'static str,
     /// How much of an answer is read.
     pub(super) room: Room<'a>,
     /// When the answer is of no use any more.
+    pub(super) until: Instant,
+}
+
+/// One request on its way.
+pub(super) struct Sending<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) reach: Reach,
+    pub(super) trust: &'a Arc<Trust>,
+    pub(super) headers: HeaderMap,
+    /// A form, with its secrets.
+    pub(super) form: Option<String>,
     pub(super) until: Instant,
 }
 
@@ -53,10 +82,15 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(options: RegistryOptions, bounds: Bounds) -> Self {
+        let hosts = Hosts::new(options.host_directories.clone(), options.skip_verify.clone());
         Self {
+            credentials: Credentials::new(options.credentials.clone(), bounds.helper),
             rules: Rules::new(options),
+            hosts: Arc::new(hosts),
             clients: Clients::new(bounds.connect, bounds.idle, bounds.parallel_fetches),
             tokens: Tokens::new(),
+            backoff: BackOff::default(),
+            ledger: Ledger::default(),
             requests: AtomicU64::new(0),
             bounds,
         }
@@ -67,7 +101,13 @@ impl Http {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Puts `ask` to its registry, again where that may help.
+    /// The hosts to ask for `place`, in their order. The registry itself is the last.
+    pub(super) async fn endpoints(&self, place: &Place) -> Result<Vec<Arc<Endpoint>>, Cause> {
+        let configured = self.hosts.of(&place.repository.host).await?;
+        Endpoint::all(&self.rules, place, configured.as_deref())
+    }
+
+    /// Puts `ask` to its host, again where that may help.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Cause> {
         if ask.room.exact.is_some_and(|size| size > ask.room.max) {
             return Err(too_large(ask.room.max));
@@ -90,38 +130,64 @@ impl Http {
     }
 
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
-        let token = self.tokens.held(ask.place).await;
+        let token = self.tokens.held(ask.endpoint).await;
         let asked = self.follow(ask, token.as_ref()).await?;
-        if asked.response.status() != StatusCode::UNAUTHORIZED || !asked.at_home {
+        if !asked.is_refused() {
+            if token.is_some() {
+                self.tokens.worked(ask.endpoint).await;
+            }
             return self.answer(ask, asked).await;
         }
         let challenge = asked.response.headers().clone();
         drop(asked);
-        let token = self.tokens.obtain(self, ask.place, token.as_ref(), &challenge, ask.until).await?;
+        let token = self.tokens.obtain(self, ask.endpoint, token.as_ref(), &challenge, ask.until).await?;
         let asked = self.follow(ask, Some(&token)).await?;
+        match asked.is_refused() {
+            true => self.tokens.refused(ask.endpoint, &token).await,
+            false => self.tokens.worked(ask.endpoint).await,
+        }
         self.answer(ask, asked).await
     }
 
-    /// Sends `ask` and follows redirects. The token stays with the host that it was issued for.
+    /// Sends `ask` and follows redirects. What the host is shown of certificates, headers and tokens stays with it.
     async fn follow(&self, ask: &Ask<'_>, token: Option<&HeaderValue>) -> Result<Asked, Failure> {
         let mut url = ask.url.clone();
-        let mut reach = self.rules.registry(ask.place, &url)?;
+        let mut reach = self.rules.registry(ask.endpoint, &url)?;
         let mut at_home = true;
         for _ in 0..=self.bounds.redirects {
-            let headers = [
-                Some((ACCEPT, HeaderValue::from_static(ask.accept))),
-                token.filter(|_| at_home).map(|token| (AUTHORIZATION, token.clone())),
-            ];
-            let headers = headers.into_iter().flatten().collect();
-            let (response, until) = self.send(ask.method.clone(), &url, reach, headers, ask.until).await?;
+            let mut headers = if at_home { self.headers_of(ask.endpoint)? } else { HeaderMap::new() };
+            headers.insert(ACCEPT, HeaderValue::from_static(ask.accept));
+            if let Some(token) = token.filter(|_| at_home) {
+                headers.insert(AUTHORIZATION, token.clone());
+            }
+            let trust = if at_home { &ask.endpoint.trust } else { &ask.endpoint.trust_of_others };
+            let (method, until) = (ask.method.clone(), ask.until);
+            let sending = Sending { method, url: &url, reach, trust, headers, form: None, until };
+            let sent = self.send(sending).await;
+            let (response, until) = sent.map_err(|failure| match at_home {
+                true => failure,
+                false => Failure { cause: redirected(failure.cause), ..failure },
+            })?;
             if !is_redirect(response.status()) {
                 return Ok(Asked { response, until, at_home });
             }
-            url = self.next_hop(&url, response.headers().get(reqwest::header::LOCATION))?;
-            reach = self.rules.named_by(ask.place, &url)?;
+            url = self.next_hop(&url, response.headers().get(LOCATION)).map_err(redirected)?;
+            reach = self.rules.named_by(ask.endpoint, &url).map_err(redirected)?;
             at_home = at_home && url.origin() == ask.url.origin();
         }
-        Err(Cause::Misbehaved(format!("it redirects more than {} times", self.bounds.redirects)).into())
+        Err(Cause::Redirected(format!("it redirects more than {} times", self.bounds.redirects)).into())
+    }
+
+    /// What every request to `endpoint` carries. Nobody listens in on it.
+    fn headers_of(&self, endpoint: &Endpoint) -> Result<HeaderMap, Cause> {
+        if !endpoint.header.is_empty() && endpoint.base.scheme() != "https" && !self.rules.is_plain(&endpoint.host) {
+            let host = &endpoint.host;
+            return Err(Cause::Withheld(format!(
+                "the headers that hosts.toml has for it are not sent in plain HTTP; to send them: \
+                 [registry.\"{host}\"] insecure-plain-http = true"
+            )));
+        }
+        Ok(endpoint.header.clone())
     }
 
     /// Where a redirect leads, if that is no step down from HTTPS.
@@ -129,36 +195,53 @@ impl Http {
         let to = location
             .and_then(|location| location.to_str().ok())
             .and_then(|location| from.join(location).ok())
-            .ok_or_else(|| Cause::Misbehaved("it redirects to nowhere".to_owned()))?;
+            .ok_or_else(|| Cause::Redirected("it redirects to nowhere".to_owned()))?;
         if !to.username().is_empty() || to.password().is_some() {
-            return Err(Cause::NotAllowed("it redirects to an address with credentials in it".to_owned()));
+            return Err(Cause::Redirected("it redirects to an address with credentials in it".to_owned()));
         }
         match to.scheme() {
             "https" => Ok(to),
             "http" if from.scheme() == "http" && self.rules.is_plain(&host_of(&to)?) => Ok(to),
-            _ => Err(Cause::NotAllowed("it redirects to plain HTTP".to_owned())),
+            _ => Err(Cause::Redirected("it redirects to plain HTTP".to_owned())),
         }
     }
 
     /// Sends one request. Returns the answer's head, and the time by which its body must be read.
-    pub(super) async fn send(
-        &self,
-        method: Method,
-        url: &Url,
-        reach: Reach,
-        headers: HeaderMap,
-        until: Instant,
-    ) -> Result<(Response, Instant), Failure> {
-        let client = self.clients.get(reach, url.scheme() == "https").await?;
-        let until = until.min(Instant::now() + self.bounds.request);
-        let request = client.request(method, url.clone()).headers(headers).header(ACCEPT_ENCODING, "identity").build();
-        let request = request.map_err(|error| broken(&error))?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match timeout_at(until, client.execute(request)).await {
-            Err(_) => Err(silent()),
-            Ok(Err(error)) => Err(broken(&error)),
-            Ok(Ok(response)) => Ok((response, until)),
+    ///
+    /// Whom a host asked to leave it alone for longer than is waited for does not ask it.
+    pub(super) async fn send(&self, sending: Sending<'_>) -> Result<(Response, Instant), Failure> {
+        let Sending { method, url, reach, trust, headers, form, until } = sending;
+        if let Some(left) = self.backoff.left(url) {
+            if left > limits::RETRY_AFTER || Instant::now() + left >= until {
+                return Err(Cause::Throttled.into());
+            }
+            tokio::time::sleep(left).await;
         }
+        let client = self.clients.get(reach, url.scheme() == "https", trust).await?;
+        let begin = Instant::now();
+        let until = until.min(begin + self.bounds.request);
+        let request = client.request(method.clone(), url.clone()).headers(headers);
+        let request = request.header(ACCEPT_ENCODING, "identity");
+        let request = match form {
+            Some(form) => request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form),
+            None => request,
+        };
+        let request = request.build().map_err(|error| broken(&error))?;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let answered = timeout_at(until, client.execute(request)).await;
+        let status = answered.as_ref().ok().and_then(|answer| Some(answer.as_ref().ok()?.status()));
+        self.ledger.note(&method, url, status, begin.elapsed());
+        let response = match answered {
+            Err(_) => return Err(silent()),
+            Ok(Err(error)) => return Err(broken(&error)),
+            Ok(Ok(response)) => response,
+        };
+        if response.status() == StatusCode::TOO_MANY_REQUESTS
+            && let Some(wait) = asked_for(response.headers(), Timestamp::now())
+        {
+            self.backoff.note(url, wait);
+        }
+        Ok((response, until))
     }
 
     async fn answer(&self, ask: &Ask<'_>, asked: Asked) -> Result<Answer, Failure> {
@@ -183,6 +266,13 @@ struct Asked {
     at_home: bool,
 }
 
+impl Asked {
+    /// Whether the registry itself wants to know who asks, or somebody else.
+    fn is_refused(&self) -> bool {
+        self.response.status() == StatusCode::UNAUTHORIZED && self.at_home
+    }
+}
+
 impl Answer {
     /// The media type of the body, without parameters.
     pub(super) fn media_type(&self) -> Option<&str> {
@@ -193,6 +283,14 @@ impl Answer {
     /// The `Content-Length` that was stated.
     pub(super) fn length(&self) -> Option<u64> {
         stated_length(&self.headers)
+    }
+}
+
+/// What is not asked after a redirect is the fault of who redirects.
+fn redirected(cause: Cause) -> Cause {
+    match cause {
+        Cause::NotAllowed(why) => Cause::Redirected(format!("it redirects: {why}")),
+        other => other,
     }
 }
 

@@ -4,40 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{
-    artifact::Annotations,
-    search::{Search, Slots},
-};
-use crate::{
-    evidence::{Layout, Material},
-    image::Digest,
-    limits,
-};
-
-/// A blob that holds evidence.
-pub(super) struct Piece {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-    pub(super) kind: Kind,
-    /// The manifest that lists it: where a person finds it again.
-    pub(super) manifest: Digest,
-}
-
-/// What the blob is.
-pub(super) enum Kind {
-    /// A payload, with every signature that is said to be over it.
-    SimpleSigning(Vec<Annotations>),
-    /// An envelope, with all that is said of its signature.
-    Envelope(Vec<Annotations>),
-    Bundle,
-}
-
-impl Piece {
-    /// Whether it is read before the large ones.
-    pub(super) fn is_small(&self) -> bool {
-        self.size <= limits::SMALL_EVIDENCE_BYTES
-    }
-}
+use super::search::{Search, Slots};
+use crate::evidence::{Layout, artifact::Piece};
 
 /// Reads `pieces`, the smallest first.
 pub(super) async fn read_all(search: &Arc<Search>, slots: &Slots, layout: Layout, mut pieces: Vec<Piece>) {
@@ -63,24 +31,13 @@ pub(super) async fn read(search: &Search, layout: Layout, piece: Piece) {
         Err(cause) => return search.gap(layout, search.place_of(piece.digest), cause).await,
     };
     let place = search.place_of(piece.manifest);
-    let (copies, is_payload) = match piece.kind {
-        Kind::Bundle => return search.found(layout, Material::Bundle(bytes), place).await,
-        Kind::SimpleSigning(copies) => (copies, true),
-        Kind::Envelope(copies) => (copies, false),
-    };
-    for (i, mut annotations) in copies.into_iter().enumerate() {
+    let size = bytes.len() as u64;
+    for (i, material) in piece.kind.materials(bytes).enumerate() {
         if i > 0
-            && let Err(cause) = search.pays(&bytes)
+            && let Err(cause) = search.pays(size)
         {
             return search.gap(layout, place, cause).await;
         }
-        let bytes = bytes.clone();
-        let signature = std::mem::take(&mut annotations.signature);
-        let attached = annotations.attached();
-        let material = match is_payload {
-            true => Material::SimpleSigning { payload: bytes, signature, attached },
-            false => Material::Envelope { json: bytes, attached },
-        };
         search.found(layout, material, place.clone()).await;
     }
 }

@@ -7,13 +7,15 @@ use reqwest::{Url, header::LINK};
 use tokio::task::JoinSet;
 
 use super::{
-    artifact::{ArtifactManifest, Entry, ReferrersList, is_bundle, not_sha256},
     http::Answer,
-    pieces::{self, Kind, Piece},
-    search::{ACCEPT_INDEX, ACCEPT_MANIFEST, Answered, Search, Slots, check_kind},
+    pieces,
+    search::{ACCEPT_INDEX, ACCEPT_MANIFEST, Answered, Search, Slots},
 };
 use crate::{
-    evidence::{Cause, Layout},
+    evidence::{
+        Cause, Layout,
+        artifact::{self, Entry, Kind, Piece, is_bundle, not_sha256},
+    },
     image::{Digest, media_type},
 };
 
@@ -193,17 +195,13 @@ async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size
 /// what was signed, and one that was made for another image is told as such.
 async fn bundle_layers(search: &Search, digest: Digest, size: u64) -> Result<Vec<Entry>, Cause> {
     let answer = search.by_digest("manifests", digest, size, ACCEPT_MANIFEST).await?;
-    let manifest: ArtifactManifest = serde_json::from_slice(&answer.body)
-        .map_err(|_| Cause::Misbehaved("it is not a manifest that can be read".to_owned()))?;
-    check_kind(&answer, manifest.media_type.as_deref(), media_type::is_manifest)?;
-    Ok(manifest.layers.into_iter().filter(|layer| is_bundle(&layer.media_type)).collect())
+    let layers = artifact::layers(&answer.body, answer.media_type().unwrap_or_default())?;
+    Ok(layers.into_iter().filter(|layer| is_bundle(&layer.media_type)).collect())
 }
 
 fn read_list(answer: &Answer) -> Result<Vec<Entry>, Cause> {
-    let list: ReferrersList = serde_json::from_slice(&answer.body)
-        .map_err(|_| Cause::Misbehaved("it is not a list of referrers that can be read".to_owned()))?;
-    check_kind(answer, list.media_type.as_deref(), |media_type| media_type == media_type::INDEX)?;
-    Ok(list.manifests.unwrap_or_default())
+    let stated = Some(answer.media_type().unwrap_or_default());
+    artifact::entries(&answer.body, stated, |media_type| media_type == media_type::INDEX)
 }
 
 /// The next page of a list (RFC 8288, as in the distribution specification), on the same host only.

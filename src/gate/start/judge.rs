@@ -237,8 +237,9 @@ impl Start {
         let Place { snapshot, namespace, within, .. } = place;
         let subjects = all_under(snapshot, manifests, called, within);
         let decision = self.admission.decide(snapshot, subjects.clone(), Asking::Offline).await;
-        match (decision.verdict, decision.code()) {
-            (Verdict::Allow, _) => {
+        let not_asked = decision.violations.iter().any(|violation| violation.code == Code::RegistryUnreachable);
+        match decision.verdict {
+            Verdict::Allow => {
                 let is_decided =
                     |document: &crate::evidence::content::NamedDocument| Some(document.digest) == decision.digest;
                 if let Some(documents) = manifests.iter().find(|documents| documents.iter().any(is_decided))
@@ -249,9 +250,7 @@ impl Start {
                 decision.into()
             }
             // Whoever asks nobody else learns from a registry only that it was not asked.
-            (Verdict::Inconclusive, Some(Code::RegistryUnreachable)) => {
-                Looked { decision: not_verified_yet(decision), open: Some(subjects) }
-            }
+            Verdict::Inconclusive if not_asked => Looked { decision: not_verified_yet(decision), open: Some(subjects) },
             _ => decision.into(),
         }
     }

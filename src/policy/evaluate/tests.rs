@@ -179,6 +179,13 @@ fn could_not_look_is_not_a_denial_and_does_not_spoil_an_allow() {
         (Cause::Misbehaved("no".into()), Code::RegistryMisbehaved),
         (Cause::TooLarge("no".into()), Code::EvidenceTooLarge),
         (Cause::NotAllowed("no".into()), Code::RegistryNotAllowed),
+        (Cause::Withheld("no".into()), Code::RegistryUnauthorized),
+        (Cause::NoCredential("no".into()), Code::CredentialUnavailable),
+        (Cause::Forbidden, Code::RegistryForbidden),
+        (Cause::TimedOut("no".into()), Code::RegistryTimeout),
+        (Cause::Redirected("no".into()), Code::RegistryRedirects),
+        (Cause::HostsUnreadable("no".into()), Code::HostsUnreadable),
+        (Cause::Unreadable("no".into()), Code::EvidenceUnreadable),
     ] {
         let mut findings = Findings { gaps: vec![gap(cause)], ..Findings::default() };
         let decision = evaluate(&policy, &findings);

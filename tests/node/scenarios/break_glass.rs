@@ -239,7 +239,7 @@ pub fn whatever_else_is_broken(suite: Suite) -> Result<()> {
     let evidence = "[[evidence]]\nimages = [\"127.0.0.1:5000/**\"]\nrepository = \"127.0.0.1:5001/signatures\"\n";
     node.configure(&format!("{CONFIG}{evidence}[registry.\"127.0.0.1:5001\"]\n"), POLICY)?;
     node.systemctl(&["kill", "--signal=SIGSTOP", "registry-5001"])?;
-    expect::refused(&node, Path::CriPull, &evil, &["PG302", "PG308"])?;
+    expect::refused(&node, Path::CriPull, &evil, &["PG308", "PG312"])?;
     node.run(&["journalctl", "--sync"])?.ok()?;
     let story = node.run(&["pullgate", "why", "--last"])?.ok()?;
     expect::holds(story.contains(&format!("pullgate break-glass {digest} ")), || story.clone())?;

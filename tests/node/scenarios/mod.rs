@@ -21,6 +21,7 @@ mod load;
 mod malformed;
 mod matrix;
 mod names;
+mod offline;
 mod package;
 mod policy;
 mod registry;
@@ -127,6 +128,8 @@ pub const ALL: &[Scenario] = &[
     on_every_node("remembered::what-was-admitted-needs-no-registry", remembered::without_a_registry),
     on_every_node("remembered::a-full-disk-costs-memory-alone", remembered::full_disk),
     on_every_node("remembered::what-has-ended-stays-so-over-a-restart", remembered::time),
+    on_every_node("offline::a-directory-of-evidence-and-no-registry", offline::directory),
+    on_every_node("offline::an-archive-brings-its-signatures-along", offline::imported),
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("keyless::whom-a-certificate-names-decides-at-every-gate", keyless::at_every_gate),

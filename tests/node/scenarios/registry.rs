@@ -22,7 +22,7 @@ pub fn trouble(suite: Suite) -> Result<()> {
 
         node.start_registry()?;
         node.systemctl(&["kill", "--signal=SIGSTOP", "registry"])?;
-        let slow = retry(&node, *path, &image, "PG302");
+        let slow = retry(&node, *path, &image, "PG312");
         node.systemctl(&["kill", "--signal=SIGCONT", "registry"])?;
         slow?;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 
 use crate::{
     containerd::Containerd,
@@ -15,6 +15,7 @@ use crate::{
         Formats, Found, Place,
         content::{ContentStore, Name, NamedDocument, OnNode, Trouble},
         kept::Kept,
+        sources::{Sources, Wanted},
     },
     gate::fetched,
     image::{Digest, Host, Reference, Repository, sanitize},
@@ -63,7 +64,7 @@ struct Subject {
 struct Asker {
     snapshot: Arc<Snapshot>,
     known: Arc<Known>,
-    kept: Kept,
+    sources: Sources,
     now: Timestamp,
 }
 
@@ -71,7 +72,7 @@ impl Survey {
     /// Looks at every image record of every namespace.
     pub(super) async fn of_node(snapshot: &Arc<Snapshot>, known: Arc<Known>, kept: Kept) -> Self {
         let containerd = Arc::new(Containerd::new(&snapshot.config.containerd));
-        let content = ContentStore::new(containerd.clone(), kept.clone());
+        let content = Arc::new(ContentStore::new(containerd.clone(), kept.clone()));
         let mut survey = Self::default();
         let subjects = match survey.subjects(snapshot, &containerd, &content).await {
             Ok(subjects) => subjects,
@@ -80,7 +81,12 @@ impl Survey {
                 return survey;
             }
         };
-        let asker = Arc::new(Asker { snapshot: snapshot.clone(), known, kept, now: Timestamp::now() });
+        let asker = Arc::new(Asker {
+            snapshot: snapshot.clone(),
+            known,
+            sources: Sources::new(kept).with_content(content),
+            now: Timestamp::now(),
+        });
         let total = subjects.len();
         let (mut waiting, mut asking) = (subjects.into_iter(), JoinSet::new());
         loop {
@@ -224,30 +230,16 @@ impl Asker {
 
     /// Looks for all evidence about `digest`, until everybody vouches.
     async fn ask(&self, observed: &mut Observed, digest: Digest, proven: bool) {
-        for (first, found) in self.kept.evidence(&digest).await {
-            if self.take(observed, &found, &digest, Some(first)) {
-                return;
+        let place = observed.repository.clone().map(|repository| Place { repository, proven });
+        let wanted = Wanted { digest, place: place.as_ref(), formats: Formats::ALL, offline: false };
+        let elsewhere = self.snapshot.config.evidence_for(observed.repository.as_ref());
+        let mut search = self.sources.search(&self.snapshot.registry, wanted, elsewhere);
+        while let Some(item) = search.next().await {
+            match item {
+                Ok((found, first)) if self.take(observed, &found, &digest, first) => return,
+                Ok(_) => {}
+                Err(gap) => note(observed, format!("{}: {}", gap.place, gap.cause)),
             }
-        }
-        let Some(repository) = observed.repository.clone() else { return };
-        let host = repository.host.to_string();
-        let elsewhere = self.snapshot.config.evidence_for(&repository).cloned();
-        let mut places: Vec<Place> = elsewhere.map(|repository| Place { repository, proven: true }).collect();
-        places.push(Place { repository, proven });
-        let asked = timeout(limits::EVIDENCE_DEADLINE, async {
-            for place in places {
-                let mut stream = self.snapshot.registry.evidence(place, digest, Formats::ALL);
-                while let Some(item) = stream.items.recv().await {
-                    match item {
-                        Ok(found) if self.take(observed, &found, &digest, None) => return,
-                        Ok(_) => {}
-                        Err(gap) => note(observed, format!("{}: {}", gap.place, gap.cause)),
-                    }
-                }
-            }
-        });
-        if asked.await.is_err() {
-            note(observed, format!("{host}: no complete answer in {} s", limits::EVIDENCE_DEADLINE.as_secs()));
         }
     }
 
