@@ -1,4 +1,4 @@
-//! The list of attacks says what there is: each test that it names, and no test that is said to be awaited.
+//! The list of attacks says what there is: each test that it names.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -9,8 +9,8 @@ const LIST: &str = include_str!("ATTACKS.md");
 /// A row of the list.
 struct Row<'a> {
     advisory: &'a str,
-    /// What tries it: file, name, and whether it is awaited; empty where it does not apply.
-    tests: Vec<(&'a str, &'a str, bool)>,
+    /// What tries it: file and name; empty where it does not apply.
+    tests: Vec<(&'a str, &'a str)>,
 }
 
 fn rows() -> Vec<Row<'static>> {
@@ -27,13 +27,9 @@ fn row(line: &'static str) -> Row<'static> {
         return Row { advisory, tests: Vec::new() };
     }
     let test = |text: &'static str| {
-        let (awaited, text) = match text.strip_prefix("awaited: ") {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
         let quoted: Vec<&str> = text.split('`').collect();
         let ["", file, " ", name, ""] = quoted.as_slice() else { panic!("{advisory}: {text:?} is no test") };
-        (*file, *name, awaited)
+        (*file, *name)
     };
     Row { advisory, tests: tried.split(", ").map(test).collect() }
 }
@@ -52,12 +48,8 @@ fn every_attack_is_tried_by_a_test_that_is_there() {
     let rows = rows();
     assert!(rows.len() > 60, "{} rows: the list is read wrongly", rows.len());
     for Row { advisory, tests } in &rows {
-        for (file, name, awaited) in tests {
-            match (has_test(file, name), awaited) {
-                (true, true) => panic!("{advisory}: {name} in {file} is there: take `awaited` out of the list"),
-                (false, false) => panic!("{advisory}: there is no test {name} in {file}"),
-                _ => {}
-            }
+        for (file, name) in tests {
+            assert!(has_test(file, name), "{advisory}: there is no test {name} in {file}");
         }
     }
 }
