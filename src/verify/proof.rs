@@ -71,6 +71,7 @@ fn under(
     latest: Option<Timestamp>,
 ) -> Result<sigstore_verify::VerificationResult, String> {
     within_bounds(bundle)?;
+    bundle.verification_material.tlog_entries.iter().try_for_each(is_of_its_kind)?;
     let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
     let mut result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
     let times = match result.verified_timestamps() {
@@ -142,10 +143,10 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
             return Err(format!("{found} {what}, more than {most}"));
         }
     }
-    if !entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
-        return Err("a log entry with neither proof nor promise".to_owned());
+    match entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
+        true => Ok(()),
+        false => Err("a log entry with neither proof nor promise".to_owned()),
     }
-    entries.iter().try_for_each(is_of_its_kind)
 }
 
 /// What an entry was logged as. It is read as what the bundle says that it is, which no log has seen.
