@@ -12,6 +12,9 @@ mod node;
 mod runner;
 #[path = "node/scenarios/mod.rs"]
 mod scenarios;
+#[allow(dead_code, reason = "nobody here serves by it")]
+#[path = "registry/tls.rs"]
+mod tls;
 
 fn main() -> std::process::ExitCode {
     runner::run(scenarios::ALL)

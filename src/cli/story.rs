@@ -206,7 +206,7 @@ pub(super) fn mend(page: &mut Page, decision: &Decision, files: &Files<'_>, poli
         page.copy(&boot_line(digest, files));
     }
     if code.is_settled_by_break_glass() {
-        page.row("or briefly", "for some time, as an alert in the journal, without a change of any file:");
+        page.row("briefly", "for some time, as an alert in the journal, without a change of any file:");
         page.copy(&break_glass::command(digest));
     }
 }

@@ -96,6 +96,25 @@ impl Node {
         self.start_another(port, "auth:\n  htpasswd: { realm: node, path: /etc/registry.htpasswd }\n", "401")
     }
 
+    /// Starts the unit `unit`: a registry with the same content on `address`, by TLS, for those who know [`SECRET`].
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn start_secured_registry(&self, unit: &str, address: &str, certificate: &str, key: &str) -> Result<()> {
+        self.write("/etc/registry.htpasswd", HTPASSWD)?;
+        let http = format!("http: {{ addr: '{address}', tls: {{ certificate: {certificate}, key: {key} }} }}");
+        let config = CONFIG.replace("http: { addr: '127.0.0.1:5000' }", &http);
+        let config = format!("{config}\nauth:\n  htpasswd: {{ realm: node, path: /etc/registry.htpasswd }}\n");
+        self.write("/etc/registry-secured.yml", config)?;
+        let unit = format!("--unit={unit}");
+        let serve = ["docker-registry", "serve", "/etc/registry-secured.yml"];
+        self.run(&[&["systemd-run", "--quiet", "--collect", &unit], &serve[..]].concat())?.ok()?;
+        let url = format!("https://{address}/v2/");
+        self.wait_until("the registry with TLS answers", || {
+            Ok(self.run(&["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", &url])?.stdout == "401")
+        })
+    }
+
     fn start_another(&self, port: u16, more: &str, status: &str) -> Result<()> {
         let (file, unit) = (format!("/etc/registry-{port}.yml"), format!("--unit={UNIT}-{port}"));
         self.write(&file, format!("{}\n{more}", CONFIG.replace(":5000", &format!(":{port}"))))?;

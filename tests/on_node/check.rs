@@ -76,7 +76,7 @@ fn an_image_in_a_layout_is_decided_without_a_registry_by_the_name_that_the_perso
         (&index, (0, "prod")),
         ("oci:layout:v3", (1, "PG105")),
         (&by_digest(&Digest::of(b"other")), (1, "PG105")),
-        ("oci:nowhere:v1", (3, "PG320")),
+        ("oci:nowhere:v1", (3, "PG315")),
     ] {
         let told = desk.told(&[&[reference], &prod[..]].concat());
         assert_eq!(told, (Some(expected.0), expected.1.to_owned()), "{reference}");

@@ -1,5 +1,6 @@
 //! What must hold on a node. Names say what, files say about what.
 
+mod access;
 mod account;
 mod base;
 mod boot_list;
@@ -130,6 +131,7 @@ pub const ALL: &[Scenario] = &[
     on_every_node("remembered::what-has-ended-stays-so-over-a-restart", remembered::time),
     on_every_node("offline::a-directory-of-evidence-and-no-registry", offline::directory),
     on_every_node("offline::an-archive-brings-its-signatures-along", offline::imported),
+    on_every_node("access::tls-a-password-and-a-mirror-as-containerd-has-them", access::secured),
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
     on_every_node("keyless::whom-a-certificate-names-decides-at-every-gate", keyless::at_every_gate),

@@ -33,7 +33,7 @@ pub fn directory(suite: Suite) -> Result<()> {
     let only = format!("{CONFIG}\n[[evidence]]\nimages = [\"**\"]\ndirectory = \"{DIRECTORY}\"\nonly = true\n");
     node.stop_registry()?;
     node.configure(&only, POLICY)?;
-    expect::refused(&node, Path::CtrImport, &signed, &["PG320"])?;
+    expect::refused(&node, Path::CtrImport, &signed, &["PG315"])?;
     node.run(&["install", "-d", DIRECTORY])?.ok()?;
     forget(&node)?;
     expect::refused(&node, Path::CtrImport, &signed, &["PG101"])?;
@@ -50,9 +50,9 @@ pub fn directory(suite: Suite) -> Result<()> {
     let is_told = checked.text().contains("ALLOW") && checked.text().contains(DIRECTORY);
     expect::holds(checked.success() && is_told, || checked.text())?;
     let refused = node.sh(&format!("chmod -R o+w {DIRECTORY}/carried && {} --state /nowhere", check.join(" ")))?;
-    expect::holds(refused.text().contains("RETRY PG320") && refused.text().contains("chmod go-w"), || refused.text())?;
+    expect::holds(refused.text().contains("RETRY PG315") && refused.text().contains("chmod go-w"), || refused.text())?;
     forget(&node)?;
-    expect::refused(&node, Path::CtrImport, &signed, &["PG320"])?;
+    expect::refused(&node, Path::CtrImport, &signed, &["PG315"])?;
     Ok(())
 }
 
