@@ -4,6 +4,8 @@
 
 #![allow(unreachable_pub, reason = "a program of several files")]
 
+#[path = "authority/mod.rs"]
+mod authority;
 #[path = "node/mod.rs"]
 mod node;
 #[path = "node/runner.rs"]

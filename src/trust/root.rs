@@ -4,7 +4,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sigstore_crypto::{Keyring, SigningScheme};
+use sigstore_crypto::{Keyring, SigningScheme, parse_certificate_info};
 use sigstore_trust_root::{
     TrustedRoot,
     trusted_root::{CertificateAuthority, TimestampAuthority, TransparencyLog},
@@ -86,12 +86,12 @@ impl TrustRoot {
         let by_log = partitions(
             &root,
             &root.tlogs,
-            |log| log.public_key.raw_bytes.as_bytes().to_vec(),
+            |log| vec![log.public_key.raw_bytes.as_bytes().to_vec()],
             |root, logs| {
                 root.tlogs = logs;
             },
         );
-        let by_timestamp = partitions(&root, &root.timestamp_authorities, organisation, |root, authorities| {
+        let by_timestamp = partitions(&root, &root.timestamp_authorities, keys_of, |root, authorities| {
             root.timestamp_authorities = authorities;
         });
         for (what, found, asked) in
@@ -181,20 +181,24 @@ impl fmt::Debug for TrustRoot {
     }
 }
 
-/// `root` with the authorities of one kind that are one and the same by their `identity`, once for each identity.
-fn partitions<T: Clone, K: PartialEq>(
+/// `root` with the authorities of one kind that are one and the same, for each that there is: who shares a key is.
+fn partitions<T: Clone>(
     root: &TrustedRoot,
     authorities: &[T],
-    identity: impl Fn(&T) -> K,
+    keys: impl Fn(&T) -> Vec<Vec<u8>>,
     set: impl Fn(&mut TrustedRoot, Vec<T>),
 ) -> Vec<TrustedRoot> {
-    let mut groups: Vec<(K, Vec<T>)> = Vec::new();
+    let mut groups: Vec<(Vec<Vec<u8>>, Vec<T>)> = Vec::new();
     for authority in authorities {
-        let key = identity(authority);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(authority.clone()),
-            None => groups.push((key, vec![authority.clone()])),
+        let mut group = (keys(authority), vec![authority.clone()]);
+        let shares = |(known, _): &(Vec<Vec<u8>>, Vec<T>)| known.iter().any(|key| group.0.contains(key));
+        let (same, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(shares);
+        groups = others;
+        for (keys, authorities) in same {
+            group.0.extend(keys);
+            group.1.extend(authorities);
         }
+        groups.push(group);
     }
     let with = |group| {
         let mut part = root.clone();
@@ -204,9 +208,13 @@ fn partitions<T: Clone, K: PartialEq>(
     groups.into_iter().map(|(_, group)| with(group)).collect()
 }
 
-/// What makes two timestamp authorities one: the certificate that their chains end in.
-fn organisation(authority: &TimestampAuthority) -> Vec<u8> {
-    authority.cert_chain.certificates.last().map(|last| last.raw_bytes.as_bytes().to_vec()).unwrap_or_default()
+/// What makes two timestamp authorities one: a key in both of their chains. Where one cannot be read, that it is the same.
+fn keys_of(authority: &TimestampAuthority) -> Vec<Vec<u8>> {
+    let key = |certificate: &DerCertificate| match parse_certificate_info(certificate) {
+        Ok(read) => read.public_key.as_bytes().to_vec(),
+        Err(_) => certificate.as_bytes().to_vec(),
+    };
+    authority.cert_chain.certificates.iter().map(|certificate| key(&certificate.raw_bytes)).collect()
 }
 
 /// Ends the time of `authority` where one of its certificates does. Each of them may end a chain, and the end of a chain

@@ -124,9 +124,9 @@ fn is_promised(root: &TrustRoot, leaf: &DerCertificate, issuer: &Digest) -> Resu
         extensions.retain(|extension| extension.extn_id != SignedCertificateTimestampList::OID);
     }
     let before = certificate.tbs_certificate.to_der().map_err(|why| unreadable(&why))?;
-    let promises = promises.iter().filter_map(|promise| promise.parse_timestamp().ok());
+    let mut promises = promises.iter().filter_map(|promise| promise.parse_timestamp().ok());
     let is_kept = |promise: SignedCertificateTimestamp| is_signed(root, &promise, issuer, &before).unwrap_or(false);
-    match promises.map(is_kept).any(|kept| kept) {
+    match promises.any(is_kept) {
         true => Ok(()),
         false => Err("no certificate transparency log of the trust root has its certificate".to_owned()),
     }
@@ -156,5 +156,5 @@ fn is_signed(root: &TrustRoot, promise: &SignedCertificateTimestamp, issuer: &Di
     ];
     let keys = root.certificate_log_keys(SigningScheme::EcdsaP256Sha256)?;
     let key = keys.key_at(&Sha256Hash::new(promise.log_id.key_id), at)?;
-    Some(key.verify(&signed.concat(), &SignatureBytes::from_bytes(promise.signature.signature.as_slice())).is_ok())
+    Some(key.verify(signed.concat(), &SignatureBytes::from_bytes(promise.signature.signature.as_slice())).is_ok())
 }

@@ -98,10 +98,10 @@ impl Opened {
     }
 
     /// When the authorities of `root` saw that `key` signed it.
-    fn by_key(&self, root: &TrustRoot, key: &PublicKey, now: Timestamp) -> Result<Vec<Timestamp>, String> {
+    fn by_key(&self, root: &TrustRoot, key: &PublicKey, seen: Seen) -> Result<Vec<Timestamp>, String> {
         match self.judged()? {
-            Judged::Bundle(bundle) => proof::by_key(root, bundle, self.artifact()?, key),
-            Judged::Logged(logged) => logged.by_key(root, key, now),
+            Judged::Bundle(bundle) => proof::by_key(root, bundle, self.artifact()?, key, seen.at()),
+            Judged::Logged(logged) => logged.by_key(root, key, seen.now),
         }
     }
 
@@ -196,7 +196,7 @@ impl<'a> Evidence<'a> {
         let times = match &trusted.root {
             None => Vec::new(),
             Some(root) => {
-                let times = self.opened.by_key(root, &trusted.key, self.seen.now);
+                let times = self.opened.by_key(root, &trusted.key, self.seen);
                 times.map_err(|why| Unusable::NotProven(root.name.clone(), why))?
             }
         };

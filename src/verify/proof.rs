@@ -2,7 +2,8 @@
 //! what it leaves to its callers: bounds, thresholds, and that every log entry proves something.
 
 use jiff::Timestamp;
-use sigstore_types::{Artifact, Bundle};
+use serde::Deserialize;
+use sigstore_types::{Artifact, Bundle, TransparencyLogEntry};
 use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
 use crate::{
@@ -32,7 +33,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
     if root.demands.insecure_ignore_sct {
         policy = policy.skip_sct();
     }
-    let result = under(root, bundle, artifact, &policy)?;
+    let result = under(root, bundle, artifact, &policy, None)?;
     let certificate = result.certificate().filter(|_| result.certificate_verified());
     let certificate = certificate.ok_or("there is no certificate")?;
     PublicKey::of_certificate(&certificate.public_key).map_err(|why| format!("the key of its certificate: {why}"))?;
@@ -44,7 +45,7 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
 }
 
 /// Proves under `root` that its authorities saw that `key` signed `artifact`, and returns when; empty where none of them
-/// tells a time.
+/// tells a time. Then it was signed at `latest` at the latest, and who had ended by then has seen nothing.
 ///
 /// # Errors
 /// The first thing that does not hold.
@@ -53,12 +54,13 @@ pub fn by_key(
     bundle: &Bundle,
     artifact: Artifact<'_>,
     key: &PublicKey,
+    latest: Timestamp,
 ) -> Result<Vec<Timestamp>, String> {
     let mut policy = PublicKeyVerificationPolicy::new(key.der().clone());
     if root.demands.logs == 0 {
         policy = policy.skip_tlog_unsafe();
     }
-    Ok(under(root, bundle, artifact, &policy)?.verified_timestamps().to_vec())
+    Ok(under(root, bundle, artifact, &policy, Some(latest))?.verified_timestamps().to_vec())
 }
 
 fn under(
@@ -66,11 +68,17 @@ fn under(
     bundle: &Bundle,
     artifact: Artifact<'_>,
     policy: &dyn Policy,
+    latest: Option<Timestamp>,
 ) -> Result<sigstore_verify::VerificationResult, String> {
     within_bounds(bundle)?;
+    bundle.verification_material.tlog_entries.iter().try_for_each(is_of_its_kind)?;
     let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
     let mut result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
-    if let Some(verifier) = root.with_logs_at(result.verified_timestamps()) {
+    let times = match result.verified_timestamps() {
+        [] => latest.as_slice(),
+        times => times,
+    };
+    if let Some(verifier) = root.with_logs_at(times) {
         let why = |why: sigstore_verify::Error| format!("under the logs that were valid then: {why}");
         result = verify(&verifier?, bundle).map_err(why)?;
     }
@@ -138,6 +146,25 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
     match entries.iter().all(|entry| entry.inclusion_proof.is_some() || entry.inclusion_promise.is_some()) {
         true => Ok(()),
         false => Err("a log entry with neither proof nor promise".to_owned()),
+    }
+}
+
+/// What an entry was logged as. It is read as what the bundle says that it is, which no log has seen.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind<'a> {
+    kind: &'a str,
+    api_version: &'a str,
+}
+
+/// Refuses an entry that would be read as another kind than it was logged as.
+fn is_of_its_kind(entry: &TransparencyLogEntry) -> Result<(), String> {
+    let logged: Kind<'_> = serde_json::from_slice(entry.canonicalized_body.as_bytes())
+        .map_err(|why| format!("a log entry of no kind: {why}"))?;
+    let said = entry.kind_version;
+    match (logged.kind, logged.api_version) == (said.kind(), said.version()) {
+        true => Ok(()),
+        false => Err(format!("a log entry that is not of the kind {} {}", said.kind(), said.version())),
     }
 }
 

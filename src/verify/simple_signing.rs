@@ -48,7 +48,7 @@ struct Image {
 pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Result<Opened, String> {
     let message = payload.to_vec();
     // OpenSSL writes it in several lines.
-    let (signed, signature) = (message.clone(), base64(&signature.replace(['\r', '\n'], "").trim())?);
+    let (signed, signature) = (message.clone(), base64(signature.replace(['\r', '\n'], "").trim())?);
     let content = json!({ "signature": STANDARD.encode(&signature) });
     Ok(Opened {
         message,

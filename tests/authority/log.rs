@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Dsse,
     /// intoto 0.0.2: envelopes, as older clients log them.
     Intoto,
+    /// intoto 0.0.1: envelopes by the hash of all of their bytes, as cosign's older layout has them. No bundle holds one.
+    Intoto1,
     /// hashedrekord 0.0.2: messages, and the pre-authentication encoding of envelopes; by SHA-256, hence P-256.
     HashedRekord2,
 }
@@ -243,6 +245,7 @@ impl Kind {
             Self::HashedRekord => ("hashedrekord", "0.0.1"),
             Self::Dsse => ("dsse", "0.0.1"),
             Self::Intoto => ("intoto", "0.0.2"),
+            Self::Intoto1 => ("intoto", "0.0.1"),
             Self::HashedRekord2 => ("hashedrekord", "0.0.2"),
         }
     }
@@ -270,6 +273,12 @@ impl Kind {
                 },
                 "hash": hash(envelope().json.as_bytes()), "payloadHash": hash(envelope().payload.as_bytes()),
             } }),
+            Self::Intoto1 => json!({
+                "content": {
+                    "hash": hash(envelope().json.as_bytes()), "payloadHash": hash(envelope().payload.as_bytes()),
+                },
+                "publicKey": verifier,
+            }),
             Self::HashedRekord2 if signed.signer.key().algorithm() != Algorithm::P256 => {
                 panic!("{:?} does not sign a SHA-256", signed.signer.key())
             }

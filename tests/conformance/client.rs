@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<(), String>
         Signer::Key(file) => {
             let keys = PublicKey::by_any_algorithm(&read(&file)?).map_err(|e| e.to_string())?;
             let key = keys.into_iter().find(PublicKey::is_usual).ok_or("no trust root can be asked about this key")?;
-            proof::by_key(&root, &bundle, artifact, &key).map(|_| ())
+            proof::by_key(&root, &bundle, artifact, &key, jiff::Timestamp::now()).map(|_| ())
         }
         Signer::Identity { subject, issuer } => {
             let proven = proof::by_certificate(&root, &bundle, artifact)?;

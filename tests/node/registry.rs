@@ -200,6 +200,23 @@ impl Node {
         Ok(Published { name, image: native, index: Some(index) })
     }
 
+    /// As [`Node::plant`], for any manifest or index with its blobs, under `tag`; returns its name.
+    ///
+    /// # Errors
+    /// As [`Node::plant`].
+    pub fn plant_tagged(&self, repository: &str, tag: &str, bytes: &[u8], blobs: &[Vec<u8>]) -> Result<String> {
+        let links = format!("{STORAGE}/repositories/{repository}");
+        for blob in blobs {
+            let digest = digest(blob);
+            self.write(&blob_file(&digest)?, blob)?;
+            let hex = digest.trim_start_matches("sha256:");
+            self.write(&format!("{links}/_layers/sha256/{hex}/link"), &digest)?;
+        }
+        let digest = digest(bytes);
+        self.write(&format!("{links}/_manifests/tags/{tag}/current/link"), &digest)?;
+        self.plant_manifest(repository, bytes)
+    }
+
     /// Returns the name of what it planted.
     fn plant_manifest(&self, repository: &str, bytes: &[u8]) -> Result<String> {
         let digest = digest(bytes);

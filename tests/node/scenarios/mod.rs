@@ -15,6 +15,7 @@ mod gates;
 mod harness;
 mod index;
 mod journal;
+mod keyless;
 mod kill;
 mod large;
 mod load;
@@ -133,6 +134,8 @@ pub const ALL: &[Scenario] = &[
     on_every_node("access::tls-a-password-and-a-mirror-as-containerd-has-them", access::secured),
     on_every_node("registry::private-images-need-evidence-that-the-node-can-read", registry::private),
     on_every_node("registry::down-slow-or-lying", registry::trouble),
+    on_every_node("keyless::whom-a-certificate-names-decides-at-every-gate", keyless::at_every_gate),
+    on_every_node("keyless::a-root-that-breaks-and-a-registry-that-goes", keyless::without),
     on_every_node("cli::check-status-and-daemon-check", cli::commands),
     on_every_node("account::proven-by-its-token", account::proven_by_its_token),
     on_every_node("suggest::what-is-on-the-node-becomes-its-policy", suggest::from_the_node),
