@@ -95,11 +95,11 @@ impl TrustRoot {
             root.timestamp_authorities = authorities;
         });
         for (what, found, asked) in
-            [("transparency log", &by_log, demands.logs), ("timestamp authority", &by_timestamp, demands.timestamps)]
+            [("transparency logs", &by_log, demands.logs), ("timestamp authorities", &by_timestamp, demands.timestamps)]
         {
             if found.len() < asked {
                 let found = found.len();
-                return Err(BadRoot(format!("{asked} of its kind are asked for, and it has {found}: {what}")));
+                return Err(BadRoot(format!("of {what} {asked} are asked for, and it has {found}")));
             }
         }
         if demands.logs == 0 && demands.timestamps == 0 {
@@ -282,12 +282,12 @@ mod tests {
         for (root, demands, expected) in [
             (json!({}), Demands::default(), "not a trusted root"),
             (with("mediaType", json!("text/plain")), Demands::default(), "mediaType"),
-            (with("tlogs", json!([])), Demands::default(), "it has 0: transparency log"),
+            (with("tlogs", json!([])), Demands::default(), "of transparency logs 1 are asked for, and it has 0"),
             (with("tlogs", twice), Demands::default(), "duplicate"),
             // One key under two names is one log.
-            (with("tlogs", other_id), two, "it has 1: transparency log"),
-            (good.clone(), two, "it has 1: transparency log"),
-            (good.clone(), stamped, "it has 0: timestamp authority"),
+            (with("tlogs", other_id), two, "of transparency logs 2 are asked for, and it has 1"),
+            (good.clone(), two, "of transparency logs 2 are asked for, and it has 1"),
+            (good.clone(), stamped, "of timestamp authorities 1 are asked for, and it has 0"),
             (good.clone(), nobody, "nobody is asked"),
             (with("tlogs", json!("x")), Demands::default(), "not a trusted root"),
         ] {

@@ -132,6 +132,10 @@ fn log_entry(text: &str) -> Result<Value, String> {
 /// The certificate of the signer, then those of the chain.
 fn certificates(attached: &Attached) -> Result<Vec<DerCertificate>, String> {
     let Some(first) = &attached.certificate else { return Ok(Vec::new()) };
+    // Whose certificate it is has to be plain: nothing stands before it.
+    if !first.trim_start().starts_with("-----BEGIN CERTIFICATE-----") {
+        return Err("its certificate is none".to_owned());
+    }
     let chain = attached.chain.as_deref().unwrap_or_default();
     certificate::certificates(&format!("{first}\n{chain}"), limits::BUNDLE_CERTIFICATES)
 }

@@ -28,7 +28,7 @@ use self::proof::Proven;
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
-    trust::{Attestor, Authority, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
+    trust::{Attestor, Authority, Certified, Identity, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
 };
 
 /// What a signature turned out to say, once it verified.
@@ -88,9 +88,14 @@ impl Opened {
     }
 
     /// Whom its certificate names, and when it was used, if `root` vouches for both.
-    fn by_certificate(&self, root: &TrustRoot, now: Timestamp) -> Result<Proven, String> {
+    fn by_certificate(
+        &self,
+        root: &TrustRoot,
+        now: Timestamp,
+        is_meant: impl Fn(&Certified) -> bool,
+    ) -> Result<Proven, String> {
         match self.judged()? {
-            Judged::Bundle(bundle) => proof::by_certificate(root, bundle, self.artifact()?),
+            Judged::Bundle(bundle) => proof::by_certificate(root, bundle, self.artifact()?, is_meant),
             Judged::Logged(logged) => {
                 logged.by_certificate(root, |key| key.verifies(&self.message, &self.signature), now)
             }
@@ -130,7 +135,8 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: See
         Ok(opened) => opened,
         Err(why) => return vec![Err(Unusable::Malformed(why))],
     };
-    let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new(), declined: Vec::new() };
+    let (proofs, declined) = (Vec::new(), Vec::new());
+    let mut evidence = Evidence { opened, digest, place: &found.place, seen, attestors, proofs, declined };
     let counting = attestors.iter().filter(|attestor| attestor.formats.include(&found.material));
     let mut findings: Vec<_> = counting.filter_map(|attestor| evidence.of(attestor)).collect();
     if findings.is_empty() {
@@ -145,6 +151,8 @@ struct Evidence<'a> {
     digest: &'a Digest,
     place: &'a str,
     seen: Seen,
+    /// Who is asked for.
+    attestors: &'a [&'a Attestor],
     /// What each trust root says of it.
     proofs: Vec<(&'a TrustRoot, Result<Proven, String>)>,
     /// Authorities that do not vouch for it, and why.
@@ -230,7 +238,10 @@ impl<'a> Evidence<'a> {
     fn proven(&mut self, root: &'a TrustRoot) -> &Result<Proven, String> {
         let at = self.proofs.iter().position(|(known, _)| known.id == root.id);
         let at = at.unwrap_or_else(|| {
-            self.proofs.push((root, self.opened.by_certificate(root, self.seen.now)));
+            let under = |identity: &&Identity| identity.root.id == root.id;
+            let identities = || self.attestors.iter().flat_map(|attestor| &attestor.identities).filter(under);
+            let is_meant = |certified: &Certified| identities().any(|identity| identity.means(certified));
+            self.proofs.push((root, self.opened.by_certificate(root, self.seen.now, is_meant)));
             self.proofs.len() - 1
         });
         &self.proofs[at].1

@@ -3,12 +3,15 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use sigstore_types::{Artifact, Bundle, TransparencyLogEntry};
-use sigstore_verify::{Policy, PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
+use sigstore_types::{Artifact, Bundle, TransparencyLogEntry, bundle::VerificationMaterial};
+use sigstore_verify::{
+    CertificateError, Error, Policy, PublicKeyVerificationPolicy, TimestampError, TransparencyLogError,
+    VerificationPolicy, VerificationResult, Verifier,
+};
 
 use crate::{
     limits,
-    trust::{Certified, PublicKey, TrustRoot},
+    trust::{Certified, Demands, PublicKey, TrustRoot},
 };
 
 /// Whom a certificate names, and when it was used.
@@ -21,11 +24,17 @@ pub struct Proven {
 }
 
 /// Proves under `root` who signed `artifact`: by the certificate in `bundle`, which was valid at every time that an authority
-/// saw the signature, as many of them as the root's demands say.
+/// saw the signature, as many of them as the root's demands say. Where these say several they are only counted for whom
+/// `is_meant`: anybody may have a bundle with many of them, and counting takes long.
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>) -> Result<Proven, String> {
+pub fn by_certificate(
+    root: &TrustRoot,
+    bundle: &Bundle,
+    artifact: Artifact<'_>,
+    is_meant: impl Fn(&Certified) -> bool,
+) -> Result<Proven, String> {
     let mut policy = VerificationPolicy::any_identity();
     if root.demands.logs == 0 {
         policy = policy.skip_tlog_unsafe();
@@ -33,11 +42,15 @@ pub fn by_certificate(root: &TrustRoot, bundle: &Bundle, artifact: Artifact<'_>)
     if root.demands.insecure_ignore_sct {
         policy = policy.skip_sct();
     }
-    let result = under(root, bundle, artifact, &policy, None)?;
+    let seen = Seen { root, bundle, artifact, policy: &policy };
+    let result = seen.by_all(None)?;
     let certificate = result.certificate().filter(|_| result.certificate_verified());
     let certificate = certificate.ok_or("there is no certificate")?;
     PublicKey::of_certificate(&certificate.public_key).map_err(|why| format!("the key of its certificate: {why}"))?;
     let certified = Certified::by(certificate).ok_or("its certificate names no subject, or no issuer")?;
+    if is_meant(&certified) {
+        seen.by_as_many_as_asked()?;
+    }
     match result.verified_timestamps() {
         [] => Err("no authority saw when it was signed".to_owned()),
         times => Ok(Proven { certified, times: times.to_vec() }),
@@ -60,65 +73,114 @@ pub fn by_key(
     if root.demands.logs == 0 {
         policy = policy.skip_tlog_unsafe();
     }
-    Ok(under(root, bundle, artifact, &policy, Some(latest))?.verified_timestamps().to_vec())
+    let seen = Seen { root, bundle, artifact, policy: &policy };
+    let result = seen.by_all(Some(latest))?;
+    seen.by_as_many_as_asked()?;
+    Ok(result.verified_timestamps().to_vec())
 }
 
-fn under(
-    root: &TrustRoot,
-    bundle: &Bundle,
-    artifact: Artifact<'_>,
-    policy: &dyn Policy,
-    latest: Option<Timestamp>,
-) -> Result<sigstore_verify::VerificationResult, String> {
-    within_bounds(bundle)?;
-    bundle.verification_material.tlog_entries.iter().try_for_each(is_of_its_kind)?;
-    let verify = |verifier: &Verifier, bundle: &Bundle| verifier.verify(artifact.clone(), bundle, policy);
-    let mut result = verify(&root.verifier, bundle).map_err(|why| why.to_string())?;
-    let times = match result.verified_timestamps() {
-        [] => latest.as_slice(),
-        times => times,
+/// A signature, and what the authorities of a root have to say of it.
+struct Seen<'a> {
+    root: &'a TrustRoot,
+    bundle: &'a Bundle,
+    artifact: Artifact<'a>,
+    policy: &'a dyn Policy,
+}
+
+impl Seen<'_> {
+    fn verify(&self, verifier: &Verifier, bundle: &Bundle) -> Result<VerificationResult, String> {
+        verifier.verify(self.artifact.clone(), bundle, self.policy).map_err(|why| in_words(&why))
+    }
+
+    /// All that is said has to hold, by authorities that were valid then: at `latest` where they tell no time.
+    fn by_all(&self, latest: Option<Timestamp>) -> Result<VerificationResult, String> {
+        let (root, bundle) = (self.root, self.bundle);
+        within_bounds(bundle)?;
+        let material = &bundle.verification_material;
+        material.tlog_entries.iter().try_for_each(is_of_its_kind)?;
+        // What is there has to verify: where one authority is asked for, one is enough.
+        for (what, asked, found) in [
+            ("transparency logs", root.demands.logs, material.tlog_entries.len()),
+            (
+                "timestamp authorities",
+                root.demands.timestamps,
+                material.timestamp_verification_data.rfc3161_timestamps.len(),
+            ),
+        ] {
+            if found < asked {
+                return Err(format!("{asked} {what} are asked for, and it has been seen by {found}"));
+            }
+        }
+        let result = self.verify(&root.verifier, bundle)?;
+        let times = match result.verified_timestamps() {
+            [] => latest.as_slice(),
+            times => times,
+        };
+        match root.with_logs_at(times) {
+            None => Ok(result),
+            Some(verifier) => {
+                let result = self.verify(&verifier?, bundle);
+                result.map_err(|why| format!("under the logs that were valid then: {why}"))
+            }
+        }
+    }
+
+    /// Where several authorities are asked for, so many distinct ones have to have seen it.
+    fn by_as_many_as_asked(&self) -> Result<(), String> {
+        let Demands { logs, timestamps, .. } = self.root.demands;
+        let material = &self.bundle.verification_material;
+        if logs > 1 {
+            let found = self.distinct(&self.root.by_log, material.tlog_entries.len(), |part, at| {
+                part.tlog_entries = vec![material.tlog_entries[at].clone()];
+            });
+            if found < logs {
+                return Err(format!("{logs} transparency logs are asked for, and {found} have it"));
+            }
+        }
+        if timestamps > 1 {
+            let stamps = &material.timestamp_verification_data.rfc3161_timestamps;
+            let found = self.distinct(&self.root.by_timestamp, stamps.len(), |part, at| {
+                part.timestamp_verification_data.rfc3161_timestamps = vec![stamps[at].clone()];
+            });
+            if found < timestamps {
+                return Err(format!("{timestamps} timestamp authorities are asked for, and {found} saw it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// By how many of `verifiers`, each of which knows one authority, one of the `pieces` that `keep` leaves holds.
+    fn distinct(
+        &self,
+        verifiers: &[Verifier],
+        pieces: usize,
+        keep: impl Fn(&mut VerificationMaterial, usize),
+    ) -> usize {
+        let part = |at| {
+            let mut part = self.bundle.clone();
+            keep(&mut part.verification_material, at);
+            part
+        };
+        let parts: Vec<Bundle> = (0..pieces).map(part).collect();
+        verifiers.iter().filter(|one| parts.iter().any(|part| self.verify(one, part).is_ok())).count()
+    }
+}
+
+/// What a person understands of `why`, with what the verifier said.
+fn in_words(why: &Error) -> String {
+    let said = why.to_string();
+    let words = match why {
+        Error::Certificate(CertificateError::ChainInvalid(_)) if said.contains("CertExpired") => {
+            "its certificate, or one above it, had expired when it was signed"
+        }
+        Error::Certificate(CertificateError::ChainInvalid(_)) => "no authority of it issued the certificate",
+        Error::Certificate(CertificateError::NoValidAuthority { .. }) => "its authorities were not valid then",
+        Error::Certificate(CertificateError::Sct(_)) => "no certificate transparency log of it has the certificate",
+        Error::TransparencyLog(TransparencyLogError::EntryMismatch(_)) => "its log entry is about something else",
+        Error::Timestamp(TimestampError::NoVerifiedTimestamp(_)) => "no authority saw when it was signed",
+        _ => return said,
     };
-    if let Some(verifier) = root.with_logs_at(times) {
-        let why = |why: sigstore_verify::Error| format!("under the logs that were valid then: {why}");
-        result = verify(&verifier?, bundle).map_err(why)?;
-    }
-    let material = &bundle.verification_material;
-    let timestamps = &material.timestamp_verification_data.rfc3161_timestamps;
-    // What is there has verified: where one authority is asked for, one is enough.
-    for (what, asked, found) in [
-        ("transparency logs", root.demands.logs, material.tlog_entries.len()),
-        ("timestamp authorities", root.demands.timestamps, timestamps.len()),
-    ] {
-        if found < asked {
-            return Err(format!("{asked} {what} are asked for, and it has been seen by {found}"));
-        }
-    }
-    let distinct = |verifiers: &[Verifier], parts: &[Bundle]| {
-        verifiers.iter().filter(|one| parts.iter().any(|part| verify(one, part).is_ok())).count()
-    };
-    let entries = (0..material.tlog_entries.len()).map(|at| {
-        let mut part = bundle.clone();
-        part.verification_material.tlog_entries = vec![material.tlog_entries[at].clone()];
-        part
-    });
-    let stamped = (0..timestamps.len()).map(|at| {
-        let mut part = bundle.clone();
-        part.verification_material.timestamp_verification_data.rfc3161_timestamps = vec![timestamps[at].clone()];
-        part
-    });
-    if root.demands.logs > 1 {
-        let found = distinct(&root.by_log, &entries.collect::<Vec<_>>());
-        if found < root.demands.logs {
-            return Err(format!("{} transparency logs are asked for, and {found} have it", root.demands.logs));
-        }
-    }
-    if root.demands.timestamps > 1 {
-        let found = distinct(&root.by_timestamp, &stamped.collect::<Vec<_>>());
-        if found < root.demands.timestamps {
-            return Err(format!("{} timestamp authorities are asked for, and {found} saw it", root.demands.timestamps));
-        }
-    }
-    Ok(result)
+    format!("{words} ({said})")
 }
 
 /// Refuses what would take long to verify, and entries that prove nothing.

@@ -38,9 +38,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<(), String>
             proof::by_key(&root, &bundle, artifact, &key, jiff::Timestamp::now()).map(|_| ())
         }
         Signer::Identity { subject, issuer } => {
-            let proven = proof::by_certificate(&root, &bundle, artifact)?;
-            let (issuer, subject) = (Matcher::Exact(issuer), Matcher::Exact(subject));
-            let identity = Identity { root: Arc::new(root), issuer, subject, claims: Vec::new() };
+            let (root, issuer, subject) = (Arc::new(root), Matcher::Exact(issuer), Matcher::Exact(subject));
+            let identity = Identity { root: root.clone(), issuer, subject, claims: Vec::new() };
+            let proven = proof::by_certificate(&root, &bundle, artifact, |certified| identity.means(certified))?;
             match identity.means(&proven.certified) {
                 true => Ok(()),
                 false => Err(format!("signed by {}", proven.certified.signer())),

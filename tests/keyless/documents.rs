@@ -47,7 +47,7 @@ fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
         (changed(|root| root["mediaType"] = json!("text/plain")), "its mediaType is none of"),
         (changed(|root| root["mediaType"] = json!(7)), "not a trusted root"),
         (changed(|root| root["tlogs"] = json!({})), "not a trusted root"),
-        (changed(|root| root["tlogs"] = json!([])), "1 of its kind are asked for, and it has 0: transparency log"),
+        (changed(|root| root["tlogs"] = json!([])), "of transparency logs 1 are asked for, and it has 0"),
         (changed(|root| root["tlogs"][0]["publicKey"]["rawBytes"] = json!("AAAA")), "cannot be used"),
         (changed(|root| root["tlogs"][0]["publicKey"]["rawBytes"] = json!("*")), "not a trusted root"),
         (changed(|root| root["tlogs"][1] = root["tlogs"][0].clone()), "cannot be used"),
@@ -92,8 +92,8 @@ fn a_root_that_is_none_is_told_with_its_file_and_the_policys_line() {
 fn demands_that_cannot_be_met_are_told_where_they_stand() {
     let right = Authority::new("acme").trusted_root();
     for (demands, words) in [
-        ("logs = 3\n", "acme.json: 3 of its kind are asked for, and it has 2: transparency log"),
-        ("timestamps = 2\n", "acme.json: 2 of its kind are asked for, and it has 1: timestamp authority"),
+        ("logs = 3\n", "acme.json: of transparency logs 3 are asked for, and it has 2"),
+        ("timestamps = 2\n", "acme.json: of timestamp authorities 2 are asked for, and it has 1"),
         ("logs = 9\n", "at most 8 can be asked for"),
         ("logs = -1\n", "expected a whole number, 0 or more"),
         ("logs = \"2\"\n", "expected a whole number, 0 or more"),

@@ -126,7 +126,13 @@ fn the_older_layouts_are_told_in_the_same_words() {
             ),
             (edited(&layer, "bundle", &|_| String::new()), Code::UntrustedAttestor, "none by \"release\""),
             (edited(&layer, "bundle", &|_| "{}".to_owned()), Code::UntrustedAttestor, "none by \"release\""),
-            (edited(&layer, "certificate", &|_| "x".to_owned()), Code::SignerNotProven, NOT),
+            (edited(&layer, "certificate", &|_| "x".to_owned()), Code::UntrustedAttestor, "none by \"release\""),
+            // Whatever stands before it, the next one is not taken for the signer's.
+            (
+                edited(&layer, "certificate", &|certificate| format!("x\n{certificate}")),
+                Code::UntrustedAttestor,
+                "none by \"release\"",
+            ),
         ] {
             refuses(&policy, &[read(&wrong)], code, words);
         }

@@ -16,10 +16,8 @@ const SIGSTORE: &[u8] = b"\0sigstore-json\n";
 const PGP: &str = "ci-gpg-";
 
 /// Cases whose policy is none, and what keeps its like from being one here.
-const NO_POLICY: [(&str, &str); 2] = [
-    ("ci-sgs-14", "1 of its kind are asked for, and it has 0: transparency log"),
-    ("ci-sgs-16", "unknown key `issuer`"),
-];
+const NO_POLICY: [(&str, &str); 2] =
+    [("ci-sgs-14", "of transparency logs 1 are asked for, and it has 0"), ("ci-sgs-16", "unknown key `issuer`")];
 
 #[tokio::test]
 async fn what_is_signed_with_sigstore_is_decided_alike() {
