@@ -1,4 +1,4 @@
-//! The one-shot keyed check, cold, beside cosign's and beside a client that only asks.
+//! The one-shot check, cold, beside cosign's and beside a client that only asks.
 
 use std::{fs, process::Command};
 
@@ -6,6 +6,7 @@ use crate::{
     child::{self, Took},
     evidence::Signer,
     hostile::HostileRegistry,
+    keyless,
     node::{Image, Node, Result, product, registry::REGISTRY, signing::Layout},
     policy::{self, Policy},
     prepare::KEY,
@@ -34,7 +35,7 @@ pub fn prepare(node: &Node) -> Result<()> {
             node.sign(&image, KEY, layout)?;
         }
     }
-    Ok(())
+    keyless::prepare(node)
 }
 
 /// An image, and how it is asked about.
@@ -77,6 +78,9 @@ fn costs() -> Result<Section> {
         commands.push(cosign(case.tag == "bundle", product::KEY_FILE, &image));
         commands.push(vec![crate::prepare::PROGRAM.to_owned(), "bare".to_owned(), case.bare.to_owned(), image]);
     }
+    let keyless = keyless::commands()?;
+    let cases: Vec<&str> = CASES.iter().map(|case| case.words).chain([keyless::WORDS]).collect();
+    commands.extend(keyless);
     let mut all: Vec<Vec<Took>> = commands.iter().map(|_| Vec::new()).collect();
     for round in 0..=ROUNDS {
         // Each takes its turn at being first.
@@ -89,30 +93,28 @@ fn costs() -> Result<Section> {
             }
         }
     }
-    let mut section =
-        Section::new(format!("One-shot keyed check, cold ({ROUNDS} rounds, interleaved; median [quartiles])"));
-    for (case, took) in CASES.iter().zip(all.chunks(3)) {
-        section.rows.extend(rows(case, took));
+    let mut section = Section::new(format!("One-shot check, cold ({ROUNDS} rounds, interleaved; median [quartiles])"));
+    for (words, took) in cases.into_iter().zip(all.chunks(3)) {
+        section.rows.extend(rows(words, took));
     }
     Ok(section)
 }
 
-fn rows(case: &Case, took: &[Vec<Took>]) -> Vec<Row> {
+fn rows(words: &str, took: &[Vec<Took>]) -> Vec<Row> {
     let of = |at: usize, figure: fn(&Took) -> f64| took[at].iter().map(figure).collect::<Vec<f64>>();
     let [ours, cosigns, bares] = [0, 1, 2].map(|at| of(at, |took| took.wall));
     let [cpu, cosign_cpu] = [0, 1].map(|at| of(at, |took| took.cpu));
     let [peak, cosign_peak] = [0, 1].map(|at| median(&of(at, |took| took.peak)));
     let beside = |what: &str, ours: &[f64], whose: &str, theirs: &[f64], target: &str, bound: f64| {
         let ratio = Ratio::of(ours, theirs);
-        let row = Row::new(format!("{}: {what}", case.words), spread(ours)).beside(whose, &time(median(theirs)));
+        let row = Row::new(format!("{words}: {what}"), spread(ours)).beside(whose, &time(median(theirs)));
         row.ratio(&ratio).target(target, ratio.median <= bound)
     };
     vec![
         beside("CPU", &cpu, "cosign", &cosign_cpu, "1/8 (0.125; aim 0.083)", 1.0 / 8.0),
         beside("wall time", &ours, "cosign", &cosigns, "1/4 (0.25)", 1.0 / 4.0),
         beside("wall time, the requests alone", &ours, "bare client", &bares, "1.5", 1.5),
-        Row::new(format!("{}: memory at its peak", case.words), mebibytes(peak))
-            .beside("cosign", &mebibytes(cosign_peak)),
+        Row::new(format!("{words}: memory at its peak"), mebibytes(peak)).beside("cosign", &mebibytes(cosign_peak)),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! A registry inside the node, on loopback, and images in it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Image, Node, Result,
@@ -215,6 +215,28 @@ impl Node {
         let digest = digest(bytes);
         self.write(&format!("{links}/_manifests/tags/{tag}/current/link"), &digest)?;
         self.plant_manifest(repository, bytes)
+    }
+
+    /// Plants a referrer of `image`, a manifest with its blobs, and lists it under the fallback tag: the registry has no API
+    /// for that. `descriptor` says which it is.
+    ///
+    /// # Errors
+    /// As [`Node::plant`].
+    pub fn plant_referrer(
+        &self,
+        repository: &str,
+        image: &Published,
+        artifact_type: &str,
+        mut descriptor: Value,
+        (manifest, blobs): (&[u8], &[Vec<u8>]),
+    ) -> Result<()> {
+        let tag = image.digest().replace(':', "-");
+        self.plant_tagged(repository, &format!("{tag}.bundle"), manifest, blobs)?;
+        descriptor["artifactType"] = artifact_type.into();
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let list = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [descriptor] });
+        self.plant_tagged(repository, &tag, list.to_string().as_bytes(), &[])?;
+        Ok(())
     }
 
     /// Returns the name of what it planted.

@@ -1,7 +1,5 @@
 //! Keyless signatures by a private sigstore: whom a certificate names decides at every gate, and cosign says the same.
 
-use serde_json::json;
-
 use super::{
     expect,
     start::{SLEEP, refused_at_last, starts},
@@ -95,14 +93,8 @@ impl Stage {
             Layout::Bundle => {
                 let media_type = Version::V03.media_type();
                 let bundle = Artifact::referrer(&image.image.manifest, media_type, &signing.json(), COSIGN_SIGN);
-                self.node.plant_tagged(REPOSITORY, &format!("{tag}.bundle"), &bundle.manifest, &bundle.blobs)?;
-                let mut referrer = bundle.descriptor();
-                referrer["artifactType"] = json!(media_type);
-                let list = json!({
-                    "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-                    "manifests": [referrer],
-                });
-                self.node.plant_tagged(REPOSITORY, &tag, list.to_string().as_bytes(), &[])?;
+                let parts = (&bundle.manifest[..], &bundle.blobs[..]);
+                self.node.plant_referrer(REPOSITORY, &image, media_type, bundle.descriptor(), parts)?;
             }
         }
         Ok(image)
