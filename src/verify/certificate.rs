@@ -22,6 +22,7 @@ use x509_cert::{
 
 use crate::{
     image::Digest,
+    limits,
     trust::{Authority, Names, Signer, TrustRoot},
 };
 
@@ -57,6 +58,9 @@ pub(super) fn of_authority(
     time: Timestamp,
 ) -> Result<(Signer, DerPublicKey, Timestamp), String> {
     let (leaf, sent) = certificates.split_first().ok_or("there is no certificate")?;
+    if certificates.len() > limits::BUNDLE_CERTIFICATES {
+        return Err(format!("{} certificates, more than {}", certificates.len(), limits::BUNDLE_CERTIFICATES));
+    }
     let info = parse_certificate_info(leaf).map_err(|why| why.to_string())?;
     let intermediates = authority.leading().iter().chain(sent).collect();
     let chain = Chain { anchors: authority.anchors_at(time).collect(), intermediates };

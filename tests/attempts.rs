@@ -1,0 +1,114 @@
+//! What somebody who may push to a repository, and nothing else, tries: to keep the daemon busy, to fill its memory, to count
+//! for two.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+#[path = "authority/mod.rs"]
+mod authority;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use authority::*;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use pullgate::{
+    evidence::{Attached, Found, Material},
+    image::Digest,
+    limits,
+    policy::{
+        Policy,
+        evaluate::{Answer, Origin, Subject},
+    },
+    verify::{Seen, Unusable, Vouched, verify},
+};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_millis(500);
+
+fn now() -> Timestamp {
+    "2026-11-30T00:00:00Z".parse().unwrap()
+}
+
+fn image() -> Digest {
+    Digest::of(b"image")
+}
+
+/// The policy whose `attestors` may be asked for by a rule that wants `count` of them, with these files.
+fn policy(attestors: &str, names: &str, count: usize, files: &BTreeMap<&str, String>) -> Policy {
+    let text = format!(
+        "schema = 1\n{attestors}\n[[rule]]\nname = \"all\"\nimages = [\"reg.io/**\"]\n\
+         require = {{ at-least = {{ count = {count}, of = {names} }} }}\n[default]\nrequire = \"deny\"\n"
+    );
+    let read = |file: &str| files.get(file).cloned().ok_or_else(|| "no such file".to_owned());
+    Policy::parse("policy.toml", &text, &read).unwrap()
+}
+
+/// One attestor who is [`WORKFLOW`] under the root of `authority`.
+fn keyless(authority: &Authority) -> Policy {
+    let attestor = format!(
+        "[[trust-root]]\nname = \"acme\"\nfile = \"root.json\"\n[[attestor]]\nname = \"release\"\nmay-sign = [\"signature\"]\n\
+         identities = [{{ root = \"acme\", issuer = \"https://token.actions.githubusercontent.com\", subject = \"{WORKFLOW}\" }}]\n"
+    );
+    policy(&attestor, "[\"release\"]", 1, &[("root.json", authority.trusted_root())].into())
+}
+
+fn worth(policy: &Policy, material: Material) -> Vec<Result<Vouched, Unusable>> {
+    let found = Found { material, place: "reg.io/app@x".to_owned() };
+    let attestors: Vec<_> = policy.attestors.iter().collect();
+    verify(&found, &image(), &attestors, Seen::at_first(now()))
+}
+
+fn bundle(json: &Value) -> Material {
+    Material::Bundle(json.to_string().into_bytes())
+}
+
+/// What it is worth, within [`SOON`].
+fn soon(policy: &Policy, material: Material) -> Vec<Result<Vouched, Unusable>> {
+    let begun = Instant::now();
+    let findings = worth(policy, material);
+    assert!(begun.elapsed() < SOON, "{:?}: {findings:?}", begun.elapsed());
+    findings
+}
+
+/// Certificates that each could have issued every other, and nobody did.
+fn maze(count: usize) -> Vec<Value> {
+    let mut like_all = Description::ca("CN=intermediate,O=maze.test");
+    like_all.purposes = vec![CODE_SIGNING];
+    let one = || Certified::by_itself(Key::new(Algorithm::P256), &like_all);
+    (0..count).map(|_| json!({ "rawBytes": STANDARD.encode(one().der()) })).collect()
+}
+
+#[test]
+fn certificates_that_could_all_have_issued_each_other_are_no_maze() {
+    let authority = Authority::new("acme");
+    let stranger = Fulcio::new("maze", |_, _| {});
+    // The log is not asked before the chain is found.
+    let signing = authority.sign(image()).certified_by(&stranger).leaf(|leaf| leaf.ends = 100_000_000);
+    let signing = signing.stamped(authority.tsa.stamp()).version(Version::V02);
+    let lost = |count: usize| {
+        let mut json = signing.clone().logged(Authority::new("other").rekor.entry().without_promise()).bundle();
+        let chain = &mut json["verificationMaterial"]["x509CertificateChain"]["certificates"];
+        chain.as_array_mut().unwrap().extend(maze(count));
+        bundle(&json)
+    };
+    let not_proven = |findings: Vec<_>| match findings.as_slice() {
+        [Err(Unusable::NotProven(_, why))] => why.clone(),
+        _ => panic!("{findings:?}"),
+    };
+    let ca = Certified::by_itself(Key::new(Algorithm::P256), &Description::ca("CN=ca"));
+    let attestor = "[[attestor]]\nname = \"release\"\nmay-sign = [\"signature\"]\n\
+                    authorities = [{ file = \"ca.pem\", email = \"a@b.c\" }]\n";
+    let own = policy(attestor, "[\"release\"]", 1, &[("ca.pem", ca.pem())].into());
+    for policy in [keyless(&authority), own] {
+        let most = limits::BUNDLE_CERTIFICATES - 1;
+        let told = not_proven(soon(&policy, lost(most)));
+        assert!(!told.contains("more than"), "{told}");
+        for count in [most + 1, 20] {
+            let told = not_proven(soon(&policy, lost(count)));
+            assert!(told.contains("more than"), "{told}");
+        }
+    }
+}
