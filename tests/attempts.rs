@@ -112,3 +112,28 @@ fn certificates_that_could_all_have_issued_each_other_are_no_maze() {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_with_thousands_of_signatures_is_not_tried_one_by_one() {
+    let authority = Authority::new("acme");
+    let rekor = &authority.rekor;
+    let signing = authority.sign(image()).by("somebody@else.test");
+    let json = signing.logged(rekor.entry()).logged(rekor.entry().without_promise()).bundle();
+    let envelope = &json["verificationMaterial"]["tlogEntries"][1]["inclusionProof"]["checkpoint"]["envelope"];
+    let (note, signature) = envelope.as_str().unwrap().split_once("\n\n").unwrap();
+    // Of another origin, so that none of them is right.
+    let signed = |count: usize| {
+        let mut json = json.clone();
+        json["verificationMaterial"]["tlogEntries"][1]["inclusionProof"]["checkpoint"]["envelope"] =
+            json!(format!("x{note}\n\n{}", signature.repeat(count)));
+        let findings = soon(&keyless(&authority), bundle(&json));
+        match findings.as_slice() {
+            [Err(Unusable::NotProven(_, why))] => why.clone(),
+            _ => panic!("{findings:?}"),
+        }
+    };
+    assert!(signed(limits::CHECKPOINT_SIGNATURES).contains("No valid Rekor signature"));
+    for count in [limits::CHECKPOINT_SIGNATURES + 1, 20_000] {
+        assert!(signed(count).contains("more than"), "{}", signed(count));
+    }
+}
