@@ -137,3 +137,35 @@ fn a_checkpoint_with_thousands_of_signatures_is_not_tried_one_by_one() {
         assert!(signed(count).contains("more than"), "{}", signed(count));
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_piece_is_told_in_few_words() {
+    let authority = Authority::new("acme");
+    let long = "x".repeat(1 << 20);
+    let odd = |key: &str, value: Value| {
+        let mut json = authority.sign(image()).bundle();
+        json[key] = value;
+        bundle(&json)
+    };
+    let entry = Attached { log_entry: Some(json!(long).to_string()), ..Attached::default() };
+    let mut stranger = authority.sign(image()).bundle();
+    stranger["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"] =
+        json!(STANDARD.encode(json!({ "apiVersion": "0.0.1", "kind": "dsse", "spec": long }).to_string()));
+    for material in [
+        odd("mediaType", json!(long)),
+        odd("verificationMaterial", json!(long)),
+        odd("dsseEnvelope", json!({ "payload": long, "payloadType": "x", "signatures": [{ "sig": 1 }] })),
+        Material::Envelope { json: json!(long).to_string().into(), attached: Attached::default() },
+        Material::Envelope {
+            json: serde_json::to_vec(&authority.sign(image()).bundle()["dsseEnvelope"]).unwrap(),
+            attached: entry,
+        },
+        Material::SimpleSigning { payload: b"{}".to_vec(), signature: long.clone(), attached: Attached::default() },
+        bundle(&stranger),
+    ] {
+        for finding in worth(&keyless(&authority), material) {
+            let told = format!("{finding:?}").chars().count();
+            assert!(finding.is_err() && told < 2 * limits::VIOLATION_CHARS, "{told} characters");
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl Opened {
 pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: Seen) -> Vec<Result<Vouched, Unusable>> {
     let opened = match Opened::of(&found.material) {
         Ok(opened) => opened,
-        Err(why) => return vec![Err(Unusable::Malformed(why))],
+        Err(why) => return vec![Err(Unusable::Malformed(why).clipped())],
     };
     let mut evidence = Evidence { opened, digest, place: &found.place, seen, proofs: Vec::new(), declined: Vec::new() };
     let counting = attestors.iter().filter(|attestor| attestor.formats.include(&found.material));
@@ -136,7 +136,7 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: See
     if findings.is_empty() {
         findings = evidence.of_nobody();
     }
-    findings
+    findings.into_iter().map(|finding| finding.map_err(Unusable::clipped)).collect()
 }
 
 /// One piece of evidence, while attestors are asked for.
