@@ -169,3 +169,45 @@ fn what_is_wrong_with_a_piece_is_told_in_few_words() {
         }
     }
 }
+
+#[test]
+fn one_certificate_is_one_signer_whoever_it_names() {
+    let key = Key::new(Algorithm::P256);
+    let ca = Certified::by_itself(Key::new(Algorithm::P256), &Description::ca("CN=ca"));
+    let mut description = Description::signer("", CODE_SIGNING);
+    description.names = vec![San::Email("a@b.c".into()), San::Email("d@e.f".into()), San::Dns("ci.b.c".into())];
+    let leaf = ca.issue(key.clone(), &description);
+    let payload = json!({ "critical": {
+        "identity": { "docker-reference": "reg.io/app" }, "image": { "docker-manifest-digest": image().to_string() },
+        "type": "cosign container image signature",
+    } })
+    .to_string();
+    let material = Material::SimpleSigning {
+        signature: STANDARD.encode(key.sign(payload.as_bytes())),
+        payload: payload.into_bytes(),
+        attached: Attached { certificate: Some(leaf.pem()), ..Attached::default() },
+    };
+    let attestor = |name: &str, file: &str, whom: &str| {
+        format!(
+            "[[attestor]]\nname = \"{name}\"\nmay-sign = [\"signature\"]\nauthorities = [{{ file = \"{file}\", {whom} }}]\n"
+        )
+    };
+    let other = Certified::by_itself(Key::new(Algorithm::P256), &Description::ca("CN=other"));
+    let files: BTreeMap<&str, String> = [("ca.pem", ca.pem()), ("both.pem", ca.pem() + &other.pem())].into();
+    for (file, whom) in [
+        ("ca.pem", "email = \"d@e.f\""),
+        ("ca.pem", "host = \"ci.b.c\""),
+        ("ca.pem", "insecure-any-subject = true"),
+        ("both.pem", "email = \"a@b.c\""),
+    ] {
+        let attestors = attestor("one", "ca.pem", "email = \"a@b.c\"") + &attestor("two", file, whom);
+        for (count, enough) in [(1, true), (2, false)] {
+            let policy = policy(&attestors, "[\"one\", \"two\"]", count, &files);
+            let vouched: Vec<Vouched> = worth(&policy, material.clone()).into_iter().map(Result::unwrap).collect();
+            assert_eq!(vouched.len(), 2);
+            let subject = Subject::new(image(), Some("reg.io/app".parse().unwrap()), Origin::Fetched);
+            let Answer::NeedsEvidence(governing) = policy.ask(&subject, &BTreeMap::new(), now()) else { panic!() };
+            assert_eq!(policy.satisfied(&governing, &subject, &vouched), enough, "{count} of a@b.c and {file} {whom}");
+        }
+    }
+}

@@ -24,7 +24,7 @@ use sigstore_types::{Artifact, Bundle, DerCertificate, Sha256Hash, bundle::Verif
 pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
 
-use self::proof::Proven;
+use self::{certificate::Meant, proof::Proven};
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
@@ -172,8 +172,8 @@ impl<'a> Evidence<'a> {
         }
         for authority in &attestor.authorities {
             match self.by_authority(authority) {
-                Ok((signer, until)) => {
-                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { until, ..vouched }));
+                Ok((Meant { signer, id, .. }, until)) => {
+                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { id, until, ..vouched }));
                 }
                 Err(why) => self.declined.push((authority.file.clone(), why)),
             }
@@ -182,12 +182,13 @@ impl<'a> Evidence<'a> {
     }
 
     /// Who signed it by a certificate of `authority`, which is valid when it is looked at, and until when it is.
-    fn by_authority(&self, authority: &Authority) -> Result<(Signer, Option<Timestamp>), String> {
+    fn by_authority(&self, authority: &Authority) -> Result<(Meant, Option<Timestamp>), String> {
         let certificates = self.opened.certificates();
-        let (signer, key, ends) = certificate::of_authority(authority, &certificates, self.seen.at())?;
-        let key = PublicKey::of_certificate(&key).map_err(|why| why.to_string())?;
+        let meant = certificate::of_authority(authority, &certificates, self.seen.at())?;
+        let key = PublicKey::of_certificate(&meant.key).map_err(|why| why.to_string())?;
+        let until = Some(meant.ends).filter(|_| self.seen.first.is_none());
         match key.verifies(&self.opened.message, &self.opened.signature) {
-            true => Ok((signer, Some(ends).filter(|_| self.seen.first.is_none()))),
+            true => Ok((meant, until)),
             false => Err("the key of its certificate did not sign it".to_owned()),
         }
     }
