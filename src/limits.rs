@@ -23,10 +23,13 @@ pub const EVIDENCE_ITEMS: usize = 1024;
 pub const BUNDLE_LOG_ENTRIES: usize = 8;
 /// See [`BUNDLE_LOG_ENTRIES`].
 pub const BUNDLE_TIMESTAMPS: usize = 8;
-/// Certificates in one sigstore bundle, the signer's included.
-pub const BUNDLE_CERTIFICATES: usize = 10;
+/// Certificates beside one signature, the signer's included. A few more, each of which could have issued every other, can be
+/// put in a row in hundreds of thousands of ways.
+pub const BUNDLE_CERTIFICATES: usize = 6;
 /// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
 pub const BUNDLE_PROOF_HASHES: usize = 64;
+/// Signatures of one checkpoint of a log, those of its witnesses included. Each may have to be tried.
+pub const CHECKPOINT_SIGNATURES: usize = 32;
 /// Bytes of evidence that are read for one digest, all pieces together.
 pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed

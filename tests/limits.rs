@@ -9,6 +9,7 @@ use std::{
 };
 
 const ACCOUNTS: &str = "src/verify/token/tests.rs";
+const ATTEMPTS: &str = "tests/attempts.rs";
 const BEHIND: &str = "src/gate/start/behind.rs";
 const BOUNDS: &str = "tests/registry/bounds.rs";
 const CONTAINERS: &str = "src/containerd/containers/tests.rs";
@@ -48,6 +49,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("AUDIT_WAIT", "tests/audit.rs", "a_stalled_journald_withholds_and_each_caller_waits_at_most_its_own_time"),
     ("AUDIT_WORD_CHARS", "src/audit/record/tests.rs", "a_line_is_as_long_as_a_line_may_be_whatever_is_named"),
     ("BACK_OFF", "src/evidence/registry/backoff.rs", "seconds_and_dates_are_read_and_bounded"),
+    ("CHECKPOINT_SIGNATURES", ATTEMPTS, "a_checkpoint_with_thousands_of_signatures_is_not_tried_one_by_one"),
     ("CERTIFICATE_BYTES", HOSTS, "what_cannot_be_read_is_an_error_that_names_it"),
     ("CREDENTIALS", CREDENTIALS, "the_answers_that_are_kept_are_bounded"),
     ("CREDENTIALS_FILE_BYTES", CREDENTIALS, "a_file_that_cannot_be_used_is_an_error_without_its_content"),

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sigstore_types::DerCertificate;
+use sigstore_types::{DerCertificate, DerPublicKey};
 
 use super::{
     Matcher, Signer,
@@ -39,6 +39,20 @@ struct Anchor {
 pub(crate) struct Names {
     pub(crate) emails: Vec<String>,
     pub(crate) hosts: Vec<String>,
+}
+
+impl Names {
+    /// What tells their bearer apart: all of them, whichever were asked for, so that one certificate is one signer. Without
+    /// names it is its `key`.
+    pub(crate) fn id(&self, key: &DerPublicKey) -> Digest {
+        let mut all: Vec<&String> = self.emails.iter().chain(&self.hosts).collect();
+        all.sort_unstable();
+        all.dedup();
+        match all.is_empty() {
+            true => Digest::of(key.as_bytes()),
+            false => Digest::of(format!("names {all:?}").as_bytes()),
+        }
+    }
 }
 
 impl Authority {

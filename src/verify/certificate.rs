@@ -22,6 +22,7 @@ use x509_cert::{
 
 use crate::{
     image::Digest,
+    limits,
     trust::{Authority, Names, Signer, TrustRoot},
 };
 
@@ -47,7 +48,17 @@ pub(super) fn valid_at(
     Ok(info)
 }
 
-/// Whom `authority` vouches for by the first of `certificates` at `time`, if that is meant: its key, and until when.
+/// Whom an authority vouches for.
+pub(super) struct Meant {
+    pub(super) signer: Signer,
+    /// What tells it apart from other signers.
+    pub(super) id: Digest,
+    pub(super) key: DerPublicKey,
+    /// The last instant at which its certificate is valid.
+    pub(super) ends: Timestamp,
+}
+
+/// Whom `authority` vouches for by the first of `certificates` at `time`, if that is meant.
 ///
 /// # Errors
 /// The first thing that does not hold.
@@ -55,14 +66,18 @@ pub(super) fn of_authority(
     authority: &Authority,
     certificates: &[DerCertificate],
     time: Timestamp,
-) -> Result<(Signer, DerPublicKey, Timestamp), String> {
+) -> Result<Meant, String> {
     let (leaf, sent) = certificates.split_first().ok_or("there is no certificate")?;
+    if certificates.len() > limits::BUNDLE_CERTIFICATES {
+        return Err(format!("{} certificates, more than {}", certificates.len(), limits::BUNDLE_CERTIFICATES));
+    }
     let info = parse_certificate_info(leaf).map_err(|why| why.to_string())?;
     let intermediates = authority.leading().iter().chain(sent).collect();
     let chain = Chain { anchors: authority.anchors_at(time).collect(), intermediates };
     chain.issuer(leaf, time, KeyUsage::required_if_present(CODE_SIGNING.as_bytes()))?;
-    let meant = authority.meant(&names(leaf)?).ok_or("its certificate names somebody else")?;
-    Ok((meant, info.public_key, info.not_after))
+    let names = names(leaf)?;
+    let signer = authority.meant(&names).ok_or("its certificate names somebody else")?;
+    Ok(Meant { signer, id: names.id(&info.public_key), key: info.public_key, ends: info.not_after })
 }
 
 /// Whom `certificate` names (RFC 5280 section 4.2.1.6).

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::{
-    image::Digest,
+    image::{Digest, sanitize},
+    limits,
     trust::{Purpose, Signer},
 };
 
@@ -105,6 +106,19 @@ pub enum Unusable {
     OtherRepository(String),
     /// Not a signature in a form that is known.
     Malformed(String),
+}
+
+impl Unusable {
+    /// The same in few words: whoever writes evidence chooses how long what is wrong with it is, and it is held until the
+    /// search ends.
+    pub(super) fn clipped(self) -> Self {
+        let clip = |why: String| sanitize(&why, limits::VIOLATION_CHARS);
+        match self {
+            Self::NotProven(by, why) => Self::NotProven(by, clip(why)),
+            Self::Malformed(why) => Self::Malformed(clip(why)),
+            other => other,
+        }
+    }
 }
 
 #[cfg(test)]

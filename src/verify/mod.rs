@@ -24,7 +24,7 @@ use sigstore_types::{Artifact, Bundle, DerCertificate, Sha256Hash, bundle::Verif
 pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
 
-use self::proof::Proven;
+use self::{certificate::Meant, proof::Proven};
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
@@ -133,7 +133,7 @@ impl Opened {
 pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: Seen) -> Vec<Result<Vouched, Unusable>> {
     let opened = match Opened::of(&found.material) {
         Ok(opened) => opened,
-        Err(why) => return vec![Err(Unusable::Malformed(why))],
+        Err(why) => return vec![Err(Unusable::Malformed(why).clipped())],
     };
     let (proofs, declined) = (Vec::new(), Vec::new());
     let mut evidence = Evidence { opened, digest, place: &found.place, seen, attestors, proofs, declined };
@@ -142,7 +142,7 @@ pub fn verify(found: &Found, digest: &Digest, attestors: &[&Attestor], seen: See
     if findings.is_empty() {
         findings = evidence.of_nobody();
     }
-    findings
+    findings.into_iter().map(|finding| finding.map_err(Unusable::clipped)).collect()
 }
 
 /// One piece of evidence, while attestors are asked for.
@@ -180,8 +180,8 @@ impl<'a> Evidence<'a> {
         }
         for authority in &attestor.authorities {
             match self.by_authority(authority) {
-                Ok((signer, until)) => {
-                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { until, ..vouched }));
+                Ok((Meant { signer, id, .. }, until)) => {
+                    return Some(self.vouch(attestor, signer).map(|vouched| Vouched { id, until, ..vouched }));
                 }
                 Err(why) => self.declined.push((authority.file.clone(), why)),
             }
@@ -190,12 +190,13 @@ impl<'a> Evidence<'a> {
     }
 
     /// Who signed it by a certificate of `authority`, which is valid when it is looked at, and until when it is.
-    fn by_authority(&self, authority: &Authority) -> Result<(Signer, Option<Timestamp>), String> {
+    fn by_authority(&self, authority: &Authority) -> Result<(Meant, Option<Timestamp>), String> {
         let certificates = self.opened.certificates();
-        let (signer, key, ends) = certificate::of_authority(authority, &certificates, self.seen.at())?;
-        let key = PublicKey::of_certificate(&key).map_err(|why| why.to_string())?;
+        let meant = certificate::of_authority(authority, &certificates, self.seen.at())?;
+        let key = PublicKey::of_certificate(&meant.key).map_err(|why| why.to_string())?;
+        let until = Some(meant.ends).filter(|_| self.seen.first.is_none());
         match key.verifies(&self.opened.message, &self.opened.signature) {
-            true => Ok((signer, Some(ends).filter(|_| self.seen.first.is_none()))),
+            true => Ok((meant, until)),
             false => Err("the key of its certificate did not sign it".to_owned()),
         }
     }

@@ -193,13 +193,16 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
         X509CertificateChain { certificates } => certificates.len(),
         _ => 0,
     };
-    let hashes =
-        entries.iter().filter_map(|entry| entry.inclusion_proof.as_ref()).map(|proof| proof.hashes.len()).max();
+    let proofs = || entries.iter().filter_map(|entry| entry.inclusion_proof.as_ref());
+    let hashes = proofs().map(|proof| proof.hashes.len()).max();
+    let checkpoints = proofs().filter_map(|proof| proof.checkpoint.checkpoint());
+    let signatures = checkpoints.map(|checkpoint| checkpoint.signatures().len()).max();
     for (what, found, most) in [
         ("log entries", entries.len(), limits::BUNDLE_LOG_ENTRIES),
         ("timestamps", timestamps, limits::BUNDLE_TIMESTAMPS),
         ("certificates", certificates, limits::BUNDLE_CERTIFICATES),
         ("hashes in a proof", hashes.unwrap_or_default(), limits::BUNDLE_PROOF_HASHES),
+        ("signatures of a checkpoint", signatures.unwrap_or_default(), limits::CHECKPOINT_SIGNATURES),
     ] {
         if found > most {
             return Err(format!("{found} {what}, more than {most}"));
