@@ -17,6 +17,7 @@ pub mod document;
 pub mod evidence;
 mod files;
 pub mod gate;
+mod go_duration;
 pub mod image;
 pub mod limits;
 pub mod log;

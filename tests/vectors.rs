@@ -64,13 +64,8 @@ fn text<'a>(case: &'a Value, key: &str) -> &'a str {
     case[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {case}"))
 }
 
-/// What a node decides about `image` in [`REPOSITORY`] at `server` that asks for one attestor; `attestor` is what
-/// stands in its table beside its name.
-async fn decide(server: &HostileRegistry, image: Digest, attestor: &str) -> Decision {
-    decide_under(server, image, "", attestor).await
-}
-
-/// The same with the trust roots that stand in `roots`.
+/// What a node decides about `image` in [`REPOSITORY`] at `server` that asks for one attestor under the trust roots in
+/// `roots`; `attestor` is what stands in its table beside its name.
 async fn decide_under(server: &HostileRegistry, image: Digest, roots: &str, attestor: &str) -> Decision {
     let name = server.place(REPOSITORY).repository;
     decide_from(Sources::new(Kept::default()), "", name, image, (roots, attestor)).await
@@ -109,6 +104,28 @@ async fn decide_from(
 fn p256(key: &Path) -> String {
     let pem = std::fs::read_to_string(key).unwrap_or_else(|error| panic!("{}: {error}", key.display()));
     format!("keys = [{{ algorithm = \"ecdsa-p256-sha256\", pem = '''\n{pem}''' }}]\n")
+}
+
+/// Decides about each image of the samples in `set` as its case says, with and without a referrers API; returns how many.
+/// `said` is the trust roots and the attestor that a case in its folder is about.
+async fn samples(set: &str, said: impl Fn(&Path, &Value) -> (String, String)) -> Option<usize> {
+    let mut run = 0;
+    for case in std::fs::read_dir(vectors("samples")?.join(set)).unwrap() {
+        let folder = case.unwrap().path();
+        let case = read_json(&folder.join("case.json"));
+        let (roots, attestor) = said(&folder, &case);
+        for referrers_api in [false, true] {
+            let server = HostileRegistry::start().await;
+            server.content().load_layout(&folder.join("layout"), REPOSITORY);
+            server.content().referrers_api = referrers_api;
+            let image = text(&case, "image_digest").parse().unwrap();
+            let decision = decide_under(&server, image, &roots, &attestor).await;
+            let id = text(&case, "id");
+            assert_eq!(decision.verdict, expected(&case), "{id}, referrers API {referrers_api}: {decision:?}");
+        }
+        run += 1;
+    }
+    Some(run)
 }
 
 /// The table of the trust root `root` in `file`, with what else stands in it.

@@ -8,23 +8,9 @@ pub(super) const CASES: usize = 13;
 
 #[tokio::test]
 async fn every_image_is_decided_as_its_case_says() {
-    let Some(samples) = vectors("samples") else { return };
-    let mut run = 0;
-    for case in std::fs::read_dir(samples.join("keyed")).unwrap() {
-        let folder = case.unwrap().path();
-        let case = read_json(&folder.join("case.json"));
-        for referrers_api in [false, true] {
-            let server = HostileRegistry::start().await;
-            server.content().load_layout(&folder.join("layout"), REPOSITORY);
-            server.content().referrers_api = referrers_api;
-            let image = text(&case, "image_digest").parse().unwrap();
-            let decision = decide(&server, image, &attestor(&samples, &case)).await;
-            let id = text(&case, "id");
-            assert_eq!(decision.verdict, expected(&case), "{id}, referrers API {referrers_api}: {decision:?}");
-        }
-        run += 1;
-    }
-    assert_eq!(run, CASES, "cases in {}", samples.display());
+    let Some(folder) = vectors("samples") else { return };
+    let said = |_: &Path, case: &Value| (String::new(), attestor(&folder, case));
+    assert_eq!(samples("keyed", said).await, Some(CASES));
 }
 
 pub(super) fn attestor(samples: &Path, case: &Value) -> String {

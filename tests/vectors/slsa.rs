@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pullgate::evidence::layout::OciLayout;
 use sigstore_trust_root::SIGSTORE_STAGING_TRUSTED_ROOT;
 
 use super::*;
@@ -29,8 +30,15 @@ async fn every_provenance_counts_or_not_as_its_case_says() {
         };
         let signer = identity(text(case, "identity"), text(case, "issuer"));
         let attestor = format!("may-sign = [\"{predicate}\"]\n{signer}");
-        let decision = decide_under(&server, image, &trust_root(&root, ""), &attestor).await;
-        assert_eq!(decision.verdict, expected(case), "{}: {decision:?}", text(case, "id"));
+        let roots = trust_root(&root, "");
+        let saved = Sources::new(Kept::default()).with_layout(OciLayout::new(&folder.join(text(case, "layout"))));
+        let name = server.place(REPOSITORY).repository;
+        for decision in [
+            decide_under(&server, image, &roots, &attestor).await,
+            decide_from(saved, "", name, image, (&roots, &attestor)).await,
+        ] {
+            assert_eq!(decision.verdict, expected(case), "{}: {decision:?}", text(case, "id"));
+        }
         run += 1;
     }
     assert_eq!(run, CASES);

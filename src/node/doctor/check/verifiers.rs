@@ -1,5 +1,7 @@
 //! The resolve gate: containerd's image verifiers. containerd 1.7 has none.
 
+use std::time::Duration;
+
 use super::super::super::{
     doctor::{Configured, Place, VerifierDirectory},
     dump::VERIFIERS,
@@ -7,11 +9,14 @@ use super::super::super::{
     version::Version,
 };
 use super::{ENABLE, Facts, Found, Known, node::is_connected, or_closed};
+use crate::go_duration;
 
 /// The kind of the plugin, and its id.
 const PLUGIN: (&str, &str) = ("io.containerd.image-verifier.v1", "bindir");
-/// Seconds that pullgate's verifier takes at most.
-const OWN_SECONDS: f64 = 8.0;
+/// What pullgate's verifier takes at most.
+const OWN: Duration = Duration::from_secs(8);
+/// What containerd waits where nothing is said.
+const USUAL: Duration = Duration::from_secs(10);
 
 /// Whether containerd asks verifiers at all.
 pub(super) fn plugin(facts: &Facts) -> Known<Vec<Found>> {
@@ -111,14 +116,16 @@ pub(super) fn writable(facts: &Facts) -> Known<Vec<Found>> {
 pub(super) fn timeout(facts: &Facts) -> Known<Vec<Found>> {
     let Some((configured, _)) = looked_at(facts)? else { return Ok(Vec::new()) };
     let said = configured.dump.verifier_timeout();
-    let Some(seconds) = said.as_deref().map_or(Some(10.0), seconds) else {
+    let Some(waits) = said.as_deref().map_or(Some(USUAL), go_duration::parse) else {
         return Err(format!("per_verifier_timeout = {said:?} is not understood"));
     };
-    if seconds > OWN_SECONDS {
+    let seconds = waits.as_secs_f64();
+    if waits > OWN {
         return Ok(vec![Found::closed(format!("containerd waits {seconds} s for a verifier"))]);
     }
     let what = format!(
-        "containerd waits {seconds} s for a verifier, and pullgate's may take {OWN_SECONDS} s: pulls fail without a reason"
+        "containerd waits {seconds} s for a verifier, and pullgate's may take {} s: pulls fail without a reason",
+        OWN.as_secs()
     );
     let mend = "set per_verifier_timeout = \"10s\"";
     Ok(vec![Found::warning(what, mend).at(place(configured, "per_verifier_timeout"))])
@@ -140,45 +147,4 @@ fn looked_at(facts: &Facts) -> Known<Option<(&Configured, &VerifierDirectory)>> 
 
 fn place(configured: &Configured, key: &str) -> Option<Place> {
     configured.place(&[&["plugins", VERIFIERS, key]])
-}
-
-/// A duration as Go writes it, `1m30s` or `500ms`, in seconds.
-fn seconds(text: &str) -> Option<f64> {
-    let mut rest = text;
-    let mut sum = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(unit)?;
-        let each = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        sum += number.parse::<f64>().ok()? * each;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seconds;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, expected) in
-            [("10s", 10.0), ("1m30s", 90.0), ("500ms", 0.5), ("1h0m0s", 3600.0), ("0s", 0.0), ("1.5s", 1.5)]
-        {
-            assert_eq!(seconds(text), Some(expected), "{text}");
-        }
-        for text in ["", "10", "s", "ten", "10x", "-1s", "1..5s"] {
-            assert_eq!(seconds(text), None, "{text}");
-        }
-    }
 }
