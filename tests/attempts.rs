@@ -8,6 +8,9 @@ mod authority;
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,12 @@ use authority::*;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use pullgate::{
-    evidence::{Attached, Found, Material},
+    evidence::{
+        Attached, Elsewhere, Formats, Found, Material, RegistryOptions,
+        kept::Kept,
+        registry::Registry,
+        sources::{Sources, Wanted},
+    },
     image::Digest,
     limits,
     policy::{
@@ -210,4 +218,31 @@ fn one_certificate_is_one_signer_whoever_it_names() {
             assert_eq!(policy.satisfied(&governing, &subject, &vouched), enough, "{count} of a@b.c and {file} {whom}");
         }
     }
+}
+
+#[tokio::test]
+async fn others_have_their_turn_between_two_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Kept::open(folder.path());
+    let piece = |number: usize| Found { material: bundle(&json!(number)), place: String::new() };
+    kept.keep(image(), (0..limits::KEPT_PIECES).map(piece).collect(), now());
+    let begun = Instant::now();
+    while kept.evidence(&image()).await.len() < limits::KEPT_PIECES {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (sources, registry) = (Sources::new(kept), Registry::new(RegistryOptions::default()));
+    let wanted = Wanted { digest: image(), place: None, formats: Formats::ALL, offline: true };
+    let mut search = sources.search(&registry, wanted, Elsewhere::default());
+    let mut found = 0;
+    loop {
+        let mut next = pin!(search.next());
+        let waits = poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending())).await;
+        assert!(waits, "the next piece comes at once, whoever else waits");
+        match next.await {
+            Some(piece) => found += usize::from(piece.is_ok()),
+            None => break,
+        }
+    }
+    assert_eq!(found, limits::KEPT_PIECES);
 }
