@@ -29,7 +29,7 @@ pub const BUNDLE_CERTIFICATES: usize = 6;
 /// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
 pub const BUNDLE_PROOF_HASHES: usize = 64;
 /// Signatures of one checkpoint of a log, those of its witnesses included. Each may have to be tried.
-pub const CHECKPOINT_SIGNATURES: usize = 32;
+pub const CHECKPOINT_SIGNATURES: usize = 16;
 /// Bytes of evidence that are read for one digest, all pieces together.
 pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
