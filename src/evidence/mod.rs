@@ -36,6 +36,20 @@ pub struct Found {
     pub place: String,
 }
 
+impl Found {
+    /// Bytes of it.
+    pub fn bytes(&self) -> u64 {
+        let material = match &self.material {
+            Material::SimpleSigning { payload, signature, attached } => {
+                payload.len() + signature.len() + attached.bytes()
+            }
+            Material::Envelope { json, attached } => json.len() + attached.bytes(),
+            Material::Bundle(json) => json.len(),
+        };
+        (material + self.place.len()) as u64
+    }
+}
+
 /// Evidence by its form, unverified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
