@@ -41,6 +41,9 @@ pub const LAYOUT_DOCUMENTS: usize = 4096;
 pub const LAYOUT_DEPTH: usize = 3;
 /// Names in a directory of evidence that are looked at.
 pub const DIRECTORY_NAMES: usize = 65_536;
+/// Bytes of memory that the values in one piece of evidence, or in a list of evidence, may take once they are read; estimated
+/// before they are. A thread reads one at a time.
+pub const STRUCTURE_BYTES: usize = 48 << 20;
 /// Time for what each source on this node itself has for one digest: a directory, the content store.
 pub const EVIDENCE_ON_NODE: Duration = Duration::from_secs(2);
 /// Searches on this node's disk at the same time, and in its content store. One that hangs keeps its turn.

@@ -246,3 +246,42 @@ async fn others_have_their_turn_between_two_pieces() {
     }
     assert_eq!(found, limits::KEPT_PIECES);
 }
+
+#[test]
+fn a_bundle_does_not_become_a_hundred_times_as_large_in_memory() {
+    let authority = Authority::new("acme");
+    let with_payload = |subjects: &str, predicate: &str| {
+        let payload = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{subjects}{{"digest":{{"sha256":"{}"}}}}],
+            "predicateType":"{COSIGN_SIGN}","predicate":{predicate}}}"#,
+            image().hex()
+        );
+        let mut json = authority.sign(image()).bundle();
+        json["dsseEnvelope"]["payload"] = json!(STANDARD.encode(payload));
+        json
+    };
+    let predicate = with_payload("", &format!("[{}0]", r#"{"":0},"#.repeat(370_000)));
+    let subjects = with_payload(&r#"{"digest":{"":""}},"#.repeat(150_000), "{}");
+    let usual = authority.sign(image()).bundle().to_string();
+    let more = format!(r#"{},"more":[{}0]}}"#, &usual[..usual.len() - 1], "0,".repeat(2_000_000));
+    let envelope = format!(r#"{{"more":[{}0]}}"#, r#"{"":0},"#.repeat(500_000));
+    for material in [
+        bundle(&predicate),
+        bundle(&subjects),
+        Material::Bundle(more.into_bytes()),
+        Material::Envelope { json: envelope.clone().into_bytes(), attached: Attached::default() },
+        Material::Envelope {
+            json: serde_json::to_vec(&predicate["dsseEnvelope"]).unwrap(),
+            attached: Attached::default(),
+        },
+        Material::SimpleSigning {
+            payload: envelope.into_bytes(),
+            signature: String::new(),
+            attached: Attached::default(),
+        },
+    ] {
+        let findings = worth(&keyless(&authority), material);
+        let is_refused = |finding: &Result<Vouched, Unusable>| matches!(finding, Err(Unusable::Malformed(why)) if why.contains("bytes of memory"));
+        assert!(findings.iter().all(is_refused), "{findings:?}");
+    }
+}

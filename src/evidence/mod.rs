@@ -11,6 +11,7 @@ mod listed;
 pub mod registry;
 pub mod sources;
 mod stream;
+pub(crate) mod structure;
 
 use std::{
     fmt,
