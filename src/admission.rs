@@ -238,10 +238,13 @@ impl Gathered<'_> {
                 Err(unusable) => self.findings.unusable.push(unusable),
             }
         }
-        if vouches && self.vouching.len() < limits::KEPT_PIECES {
-            self.vouching.push(found);
-        } else if !vouches && self.unexplained.len() < EXPLAINED {
-            self.unexplained.push(found);
+        let (held, most, bytes) = match vouches {
+            true => (&mut self.vouching, limits::KEPT_PIECES, limits::KEPT_IMAGE_BYTES),
+            false => (&mut self.unexplained, EXPLAINED, limits::SMALL_EVIDENCE_BYTES),
+        };
+        // Not as much as whoever may push likes: it is held until every source was asked.
+        if held.len() < most && found.bytes() + held.iter().map(Found::bytes).sum::<u64>() <= bytes {
+            held.push(found);
         }
         vouches && self.policy.satisfied(self.governing, self.subject, &self.findings.vouched)
     }
@@ -415,6 +418,35 @@ mod tests {
         let unset = Arc::new(Admission::new(unset, Kept::default()).with_passes(admission.passes.clone()));
         let decision = ask(&unset, &accepting, "reg.io/x", Origin::Fetched).await;
         assert_eq!((decision.verdict, decision.code()), (Verdict::Allow, Some(Code::ClockNotSet)));
+    }
+
+    #[test]
+    fn of_evidence_that_was_looked_at_a_little_is_held() {
+        let snapshot = snapshot(&format!(
+            "schema = 1\n[[attestor]]\nname = \"a\"\nmay-sign = [\"signature\"]\nkeys = [{{ pem = '''{}''', \
+             algorithm = \"ecdsa-p256-sha256\" }}]\n[default]\nrequire = {{ all = [\"a\"] }}",
+            crate::trust::testing::pem(&crate::trust::testing::key())
+        ));
+        let (policy, subject) = (snapshot.policy.as_ref().unwrap(), subject(b"image", "reg.io/x", Origin::Fetched));
+        let now = Timestamp::now();
+        let Answer::NeedsEvidence(governing) = policy.ask(&subject, &Default::default(), now) else { panic!() };
+        let mut gathered = Gathered {
+            policy,
+            governing: &governing,
+            attestors: governing.attestors(policy),
+            subject: &subject,
+            findings: Findings::default(),
+            vouching: Vec::new(),
+            unexplained: Vec::new(),
+            now,
+        };
+        for size in [1 << 20, 200 << 10, 100 << 10, 50 << 10] {
+            let material = crate::evidence::Material::Bundle(vec![b' '; size]);
+            assert!(!gathered.take(Found { material, place: String::new() }, None));
+        }
+        let held: Vec<u64> = gathered.unexplained.iter().map(Found::bytes).collect();
+        assert_eq!(held, [200 << 10, 50 << 10]);
+        assert_eq!(gathered.findings.unusable.len(), 4);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub const BUNDLE_CERTIFICATES: usize = 6;
 /// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
 pub const BUNDLE_PROOF_HASHES: usize = 64;
 /// Signatures of one checkpoint of a log, those of its witnesses included. Each may have to be tried.
-pub const CHECKPOINT_SIGNATURES: usize = 32;
+pub const CHECKPOINT_SIGNATURES: usize = 16;
 /// Bytes of evidence that are read for one digest, all pieces together.
 pub const EVIDENCE_TOTAL_BYTES: u64 = 32 << 20;
 /// Bytes of evidence that are held for all digests together, as long as each is looked at. Names that are only claimed
@@ -41,6 +41,9 @@ pub const LAYOUT_DOCUMENTS: usize = 4096;
 pub const LAYOUT_DEPTH: usize = 3;
 /// Names in a directory of evidence that are looked at.
 pub const DIRECTORY_NAMES: usize = 65_536;
+/// Bytes of memory that the values in one piece of evidence, or in a list of evidence, may take once they are read; estimated
+/// before they are. A thread reads one at a time.
+pub const STRUCTURE_BYTES: usize = 48 << 20;
 /// Time for what each source on this node itself has for one digest: a directory, the content store.
 pub const EVIDENCE_ON_NODE: Duration = Duration::from_secs(2);
 /// Searches on this node's disk at the same time, and in its content store. One that hangs keeps its turn.

@@ -8,6 +8,9 @@ mod authority;
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,12 @@ use authority::*;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use pullgate::{
-    evidence::{Attached, Found, Material},
+    evidence::{
+        Attached, Elsewhere, Formats, Found, Material, RegistryOptions,
+        kept::Kept,
+        registry::Registry,
+        sources::{Sources, Wanted},
+    },
     image::Digest,
     limits,
     policy::{
@@ -209,5 +217,71 @@ fn one_certificate_is_one_signer_whoever_it_names() {
             let Answer::NeedsEvidence(governing) = policy.ask(&subject, &BTreeMap::new(), now()) else { panic!() };
             assert_eq!(policy.satisfied(&governing, &subject, &vouched), enough, "{count} of a@b.c and {file} {whom}");
         }
+    }
+}
+
+#[tokio::test]
+async fn others_have_their_turn_between_two_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Kept::open(folder.path());
+    let piece = |number: usize| Found { material: bundle(&json!(number)), place: String::new() };
+    kept.keep(image(), (0..limits::KEPT_PIECES).map(piece).collect(), now());
+    let begun = Instant::now();
+    while kept.evidence(&image()).await.len() < limits::KEPT_PIECES {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (sources, registry) = (Sources::new(kept), Registry::new(RegistryOptions::default()));
+    let wanted = Wanted { digest: image(), place: None, formats: Formats::ALL, offline: true };
+    let mut search = sources.search(&registry, wanted, Elsewhere::default());
+    let mut found = 0;
+    loop {
+        let mut next = pin!(search.next());
+        let waits = poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending())).await;
+        assert!(waits, "the next piece comes at once, whoever else waits");
+        match next.await {
+            Some(piece) => found += usize::from(piece.is_ok()),
+            None => break,
+        }
+    }
+    assert_eq!(found, limits::KEPT_PIECES);
+}
+
+#[test]
+fn a_bundle_does_not_become_a_hundred_times_as_large_in_memory() {
+    let authority = Authority::new("acme");
+    let with_payload = |subjects: &str, predicate: &str| {
+        let payload = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{subjects}{{"digest":{{"sha256":"{}"}}}}],
+            "predicateType":"{COSIGN_SIGN}","predicate":{predicate}}}"#,
+            image().hex()
+        );
+        let mut json = authority.sign(image()).bundle();
+        json["dsseEnvelope"]["payload"] = json!(STANDARD.encode(payload));
+        json
+    };
+    let predicate = with_payload("", &format!("[{}0]", r#"{"":0},"#.repeat(370_000)));
+    let subjects = with_payload(&r#"{"digest":{"":""}},"#.repeat(150_000), "{}");
+    let usual = authority.sign(image()).bundle().to_string();
+    let more = format!(r#"{},"more":[{}0]}}"#, &usual[..usual.len() - 1], "0,".repeat(2_000_000));
+    let envelope = format!(r#"{{"more":[{}0]}}"#, r#"{"":0},"#.repeat(500_000));
+    for material in [
+        bundle(&predicate),
+        bundle(&subjects),
+        Material::Bundle(more.into_bytes()),
+        Material::Envelope { json: envelope.clone().into_bytes(), attached: Attached::default() },
+        Material::Envelope {
+            json: serde_json::to_vec(&predicate["dsseEnvelope"]).unwrap(),
+            attached: Attached::default(),
+        },
+        Material::SimpleSigning {
+            payload: envelope.into_bytes(),
+            signature: String::new(),
+            attached: Attached::default(),
+        },
+    ] {
+        let findings = worth(&keyless(&authority), material);
+        let is_refused = |finding: &Result<Vouched, Unusable>| matches!(finding, Err(Unusable::Malformed(why)) if why.contains("bytes of memory"));
+        assert!(findings.iter().all(is_refused), "{findings:?}");
     }
 }

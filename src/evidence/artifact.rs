@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::{
-    evidence::{Attached, Cause, Material},
+    evidence::{Attached, Cause, Material, structure},
     image::{Digest, media_type, sanitize},
     limits,
 };
@@ -57,6 +57,7 @@ struct ArtifactManifest {
 /// # Errors
 /// When it is no manifest that can be read.
 pub(super) fn layers(bytes: &[u8], stated: &str) -> Result<Vec<Entry>, Cause> {
+    structure::fits(bytes).map_err(Cause::TooLarge)?;
     let manifest: ArtifactManifest = serde_json::from_slice(bytes).map_err(|_| no_manifest())?;
     check_kind(stated, manifest.media_type.as_deref(), media_type::is_manifest)?;
     Ok(manifest.layers)
@@ -101,6 +102,7 @@ struct List {
 /// # Errors
 /// When it is no index that can be read, or not of a kind that `fits`.
 pub(super) fn entries(bytes: &[u8], stated: Option<&str>, fits: fn(&str) -> bool) -> Result<Vec<Entry>, Cause> {
+    structure::fits(bytes).map_err(Cause::TooLarge)?;
     let list: List = serde_json::from_slice(bytes)
         .map_err(|_| Cause::Misbehaved("it is not a list of manifests that can be read".to_owned()))?;
     let own = list.media_type.as_deref();

@@ -22,7 +22,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Material, content::Name};
+use super::{Found, content::Name};
 use crate::{files, image::Digest, limits};
 
 /// The form of the files. Files of another form lie in another directory and are left alone.
@@ -226,7 +226,7 @@ impl About {
     fn with(mut self, order: Order) -> Self {
         for piece in order.evidence {
             let known = self.evidence.iter().any(|kept| kept.found.material == piece.found.material);
-            if !known && piece.bytes() <= limits::KEPT_IMAGE_BYTES {
+            if !known && piece.found.bytes() <= limits::KEPT_IMAGE_BYTES {
                 self.evidence.push(piece);
             }
         }
@@ -255,7 +255,7 @@ impl About {
 
     fn bytes(&self) -> u64 {
         let indexes = self.indexes.iter().map(Index::size);
-        self.evidence.iter().map(Piece::bytes).chain(indexes).sum()
+        self.evidence.iter().map(|piece| piece.found.bytes()).chain(indexes).sum()
     }
 }
 
@@ -266,19 +266,6 @@ impl Index {
             Name::Claimed(repository) => repository.host.as_str().len() + repository.path.len(),
         };
         (self.bytes.len() + self.names.iter().map(name).sum::<usize>()) as u64
-    }
-}
-
-impl Piece {
-    fn bytes(&self) -> u64 {
-        let material = match &self.found.material {
-            Material::SimpleSigning { payload, signature, attached } => {
-                payload.len() + signature.len() + attached.bytes()
-            }
-            Material::Envelope { json, attached } => json.len() + attached.bytes(),
-            Material::Bundle(json) => json.len(),
-        };
-        (material + self.found.place.len()) as u64
     }
 }
 

@@ -11,6 +11,7 @@ mod listed;
 pub mod registry;
 pub mod sources;
 mod stream;
+pub(crate) mod structure;
 
 use std::{
     fmt,
@@ -34,6 +35,20 @@ pub struct Found {
     pub material: Material,
     /// Where it lay, for the person who reads the decision: `host/path@sha256:…`.
     pub place: String,
+}
+
+impl Found {
+    /// Bytes of it.
+    pub fn bytes(&self) -> u64 {
+        let material = match &self.material {
+            Material::SimpleSigning { payload, signature, attached } => {
+                payload.len() + signature.len() + attached.bytes()
+            }
+            Material::Envelope { json, attached } => json.len() + attached.bytes(),
+            Material::Bundle(json) => json.len(),
+        };
+        (material + self.place.len()) as u64
+    }
 }
 
 /// Evidence by its form, unverified.

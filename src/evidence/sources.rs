@@ -150,6 +150,8 @@ impl Search<'_> {
     /// The next piece of evidence, with the time at which this node first saw it vouch if it did before, or what could not
     /// be told; none when every source was asked.
     pub async fn next(&mut self) -> Option<Result<(Found, Option<Timestamp>), Gap>> {
+        // Whoever pushed the last one chose how long it took to verify: others have their turn before the next.
+        tokio::task::yield_now().await;
         loop {
             match std::mem::replace(&mut self.current, Current::Nothing) {
                 Current::Nothing => {}

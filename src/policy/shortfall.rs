@@ -34,6 +34,9 @@ impl Policy {
             let named = group.attestors();
             named.iter().any(|at| self.attestors.get(*at).is_some_and(|known| known.name == attestor))
         };
+        if let Some(ended) = self.ended(group, findings, now) {
+            return ended;
+        }
         for unusable in &findings.unusable {
             match unusable {
                 Unusable::OtherDigest(attestor) if is_named(attestor) => {
@@ -63,7 +66,7 @@ impl Policy {
             }
         }
         if findings.vouched.is_empty()
-            && let Some(violation) = self.not_proven(group, findings, now, &fix)
+            && let Some(violation) = not_proven(findings, &fix)
         {
             return violation;
         }
@@ -90,28 +93,30 @@ impl Policy {
         }
     }
 
-    /// That no trust root vouches for what was found, if it is nothing else that is wrong with it. A root whose time is over
-    /// could not tell.
-    fn not_proven(&self, group: &Group, findings: &Findings, now: Timestamp, fix: &str) -> Option<Violation> {
-        let not_proven = |unusable: &Unusable| match unusable {
-            Unusable::NotProven(root, why) => Some((root.clone(), why.clone())),
-            _ => None,
+    /// That the time is over of a trust root that does not vouch for what was found: it could not tell, whatever else was
+    /// pushed beside it.
+    fn ended(&self, group: &Group, findings: &Findings, now: Timestamp) -> Option<Violation> {
+        let is_unproven = |name: &str| {
+            findings.unusable.iter().any(|unusable| matches!(unusable, Unusable::NotProven(root, _) if root == name))
         };
-        let unproven: Vec<(String, String)> = findings.unusable.iter().map(not_proven).collect::<Option<_>>()?;
-        let (root, why) = unproven.first()?;
         let named = group.attestors();
-        let attestors = named.iter().filter_map(|at| self.attestors.get(*at));
-        let ended = attestors.flat_map(Attestor::roots).find(|known| {
-            known.ended().is_some_and(|ended| ended <= now) && unproven.iter().any(|(root, _)| *root == known.name)
-        });
-        if let Some(ended) = ended {
-            let found = format!("the authorities of trust root \"{}\" have ended", ended.name);
-            let fix = format!("bring a newer {}", sanitize(&ended.file, limits::QUOTED_CHARS));
-            return Some(Violation { code: Code::TrustRootEnded, found, fix });
-        }
-        let found = format!("\"{root}\" does not vouch for the signature: {why}");
-        Some(Violation { code: Code::SignerNotProven, found, fix: fix.to_owned() })
+        let mut roots = named.iter().filter_map(|at| self.attestors.get(*at)).flat_map(Attestor::roots);
+        let ended =
+            roots.find(|root| root.ended().is_some_and(|ended| ended <= now) && is_unproven(root.name.as_str()))?;
+        let found = format!("the authorities of trust root \"{}\" have ended", ended.name);
+        let fix = format!("bring a newer {}", sanitize(&ended.file, limits::QUOTED_CHARS));
+        Some(Violation { code: Code::TrustRootEnded, found, fix })
     }
+}
+
+/// That no trust root vouches for what was found, if it is nothing else that is wrong with it.
+fn not_proven(findings: &Findings, fix: &str) -> Option<Violation> {
+    let is_unproven = |unusable: &Unusable| matches!(unusable, Unusable::NotProven(..));
+    let Unusable::NotProven(root, why) = findings.unusable.first()? else { return None };
+    findings.unusable.iter().all(is_unproven).then(|| {
+        let found = format!("\"{root}\" does not vouch for the signature: {why}");
+        Violation { code: Code::SignerNotProven, found, fix: fix.to_owned() }
+    })
 }
 
 /// Who else signed: other attestors of the policy, and whom certificates name.

@@ -4,13 +4,17 @@ use serde_json::Value;
 use sigstore_types::{Bundle, DsseEnvelope, SignatureContent, bundle::VerificationMaterialContent};
 
 use super::{Judged, Opened, attached, statement};
-use crate::{evidence::Attached, image::Digest};
+use crate::{
+    evidence::{Attached, structure},
+    image::Digest,
+};
 
 /// The payload type of an in-toto statement (in-toto attestation framework v1, "Envelope").
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
 /// A bundle about an image. A message signature cannot name one: cosign refuses it for images, too.
 pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
+    structure::fits(json)?;
     let text = std::str::from_utf8(json).map_err(|_| "not UTF-8".to_owned())?;
     let bundle = Bundle::from_json(text).map_err(|e| format!("not a sigstore bundle: {e}"))?;
     let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
@@ -23,6 +27,7 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, String> {
 
 /// A DSSE envelope by itself, as the `.att` tag holds it, with what stands beside it.
 pub(super) fn open_envelope(json: &[u8], attached: &Attached) -> Result<Opened, String> {
+    structure::fits(json)?;
     let value: Value = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
     let envelope = serde_json::from_slice(json).map_err(|e| format!("not a DSSE envelope: {e}"))?;
     let judged = match attached::logged(attached, || Digest::of(json)) {
@@ -37,6 +42,8 @@ fn opened(envelope: DsseEnvelope, judged: Result<Option<Judged>, String>) -> Res
     if envelope.payload_type != IN_TOTO {
         return Err(format!("the payload type is not {IN_TOTO}"));
     }
+    // The verifier of a trust root reads it before anything has verified.
+    structure::fits(envelope.payload.as_bytes())?;
     let payload = envelope.payload.as_bytes().to_vec();
     Ok(Opened {
         message: envelope.pae(),

@@ -7,7 +7,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Claim, Opened, attached, base64, repository};
-use crate::{evidence::Attached, image::Digest, trust::Purpose};
+use crate::{
+    evidence::{Attached, structure},
+    image::Digest,
+    trust::Purpose,
+};
 
 /// The values of `critical.type` that mean "this container image is signed". A payload of another type may have been
 /// signed with the same key for another end.
@@ -46,6 +50,7 @@ struct Image {
 }
 
 pub(super) fn open(payload: &[u8], signature: &str, attached: &Attached) -> Result<Opened, String> {
+    structure::fits(payload)?;
     let message = payload.to_vec();
     // OpenSSL writes it in several lines.
     let (signed, signature) = (message.clone(), base64(signature.replace(['\r', '\n'], "").trim())?);

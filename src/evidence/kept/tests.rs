@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::evidence::Attached;
+use crate::evidence::{Attached, Material};
 
 fn image(n: usize) -> Digest {
     Digest::of(&n.to_le_bytes())

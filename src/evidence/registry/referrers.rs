@@ -196,7 +196,11 @@ async fn read_referrer(search: &Arc<Search>, slots: &Slots, digest: Digest, size
 async fn bundle_layers(search: &Search, digest: Digest, size: u64) -> Result<Vec<Entry>, Cause> {
     let answer = search.by_digest("manifests", digest, size, ACCEPT_MANIFEST).await?;
     let layers = artifact::layers(&answer.body, answer.media_type().unwrap_or_default())?;
-    Ok(layers.into_iter().filter(|layer| is_bundle(&layer.media_type)).collect())
+    let mut bundles: Vec<Entry> = layers.into_iter().filter(|layer| is_bundle(&layer.media_type)).collect();
+    // Held while they are read, the room for all other layers as well otherwise. One more than counts is too many.
+    bundles.truncate(search.registry.http.bounds.evidence_items + 1);
+    bundles.shrink_to_fit();
+    Ok(bundles)
 }
 
 fn read_list(answer: &Answer) -> Result<Vec<Entry>, Cause> {

@@ -280,3 +280,30 @@ proptest! {
         prop_assert!(decision.verdict != Verdict::Deny || !decision.violations.is_empty());
     }
 }
+
+#[test]
+fn what_somebody_pushes_beside_it_makes_no_refusal_of_a_root_that_has_ended() {
+    let text = format!(
+        "schema = 1\n[[trust-root]]\nname = \"acme\"\nfile = \"root.json\"\n[[attestor]]\nname = \"release\"\n\
+         may-sign = [\"signature\"]\nkeys = [{{ pem = '''{}''', algorithm = \"ecdsa-p256-sha256\", root = \"acme\" }}]\n\
+         [default]\nrequire = {{ all = [\"release\"] }}",
+        pem(&key())
+    );
+    let policy = Policy::parse("policy.toml", &text, &|_| Ok(log_root())).unwrap();
+    let now: Timestamp = "2030-06-01T00:00:00Z".parse().unwrap();
+    let subject = subject("reg.io/x", true);
+    let Answer::NeedsEvidence(governing) = policy.ask(&subject, &BTreeMap::new(), now) else { panic!() };
+    let not_proven = Unusable::NotProven("acme".to_owned(), "no log key".to_owned());
+    for beside in [
+        None,
+        Some(Unusable::Malformed("junk".to_owned())),
+        Some(Unusable::UntrustedSigner),
+        Some(Unusable::OtherDigest("release".to_owned())),
+    ] {
+        let unusable = beside.clone().into_iter().chain([not_proven.clone()]).collect();
+        let findings = Findings { unusable, ..Findings::default() };
+        let decision = policy.evaluate(&governing, &subject, &findings, now);
+        let expected = (Verdict::Inconclusive, Some(Code::TrustRootEnded));
+        assert_eq!((decision.verdict, decision.code()), expected, "{beside:?}");
+    }
+}

@@ -355,4 +355,26 @@ mod tests {
             .is_about(&"a.amazonaws.com".parse().unwrap(), "x")
         );
     }
+
+    #[test]
+    fn no_mistake_is_told_with_what_may_be_a_secret() {
+        let provider = "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: plugin\n  \
+                        matchImages: [reg.io]\n  defaultCacheDuration: 1h\n  apiVersion: credentialprovider.kubelet.k8s.io/v1\n";
+        for more in [
+            "  env: hunter2",
+            "  env: [hunter2]",
+            "  env:\n  - name: TOKEN\n    value: hunter2\n    value: hunter2",
+            "  env:\n  - name: TOKEN\n    value: [hunter2]",
+            "  env:\n  - name: TOKEN\n    value: *hunter2",
+            "  env:\n  - name: TOKEN\n    value: \"hunter2",
+            "  env:\n  - name: TOKEN\n    value: !!int hunter2",
+            "  args: hunter2",
+            "  args: [hunter2",
+            "  tokenAttributes: hunter2",
+            "  env:\n  - name: TOKEN=hunter2\n    value: x",
+        ] {
+            let told = Document::parse(&format!("{provider}{more}\n")).err().expect(more);
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
 }
