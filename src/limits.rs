@@ -26,6 +26,10 @@ pub const BUNDLE_TIMESTAMPS: usize = 8;
 /// Certificates beside one signature, the signer's included. A few more, each of which could have issued every other, can be
 /// put in a row in hundreds of thousands of ways.
 pub const BUNDLE_CERTIFICATES: usize = 6;
+/// Bytes of one certificate beside a signature. Who reads it puts its sets in order, in time that grows with the square of it.
+pub const SIGNER_CERTIFICATE_BYTES: usize = 8 << 10;
+/// Bytes of one timestamp of an authority; see [`SIGNER_CERTIFICATE_BYTES`].
+pub const TIMESTAMP_BYTES: usize = 16 << 10;
 /// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
 pub const BUNDLE_PROOF_HASHES: usize = 64;
 /// Signatures of one checkpoint of a log, those of its witnesses included. Each may have to be tried.

@@ -285,3 +285,73 @@ fn a_bundle_does_not_become_a_hundred_times_as_large_in_memory() {
         assert!(findings.iter().all(is_refused), "{findings:?}");
     }
 }
+
+/// DER with its length in three bytes.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    let size: &[u8] = match content.len() {
+        0..=127 => &length[3..],
+        128..=255 => &[0x81, length[3]],
+        256..=65_535 => &[0x82, length[2], length[3]],
+        _ => &[0x83, length[1], length[2], length[3]],
+    };
+    [&[tag], size, &content].concat()
+}
+
+/// A set of different attributes, the last one first.
+fn upside_down(count: usize) -> Vec<u8> {
+    let attribute = |number: usize| der(0x30, &[&[6, 3, 0x55, 4, 3], &der(0x0c, &[format!("{number:06}").as_bytes()])]);
+    der(0x31, &[&(0..count).rev().map(|number| attribute(number)).collect::<Vec<_>>().concat()])
+}
+
+#[test]
+fn names_and_attributes_that_take_long_to_put_in_order_are_not() {
+    let authority = Authority::new("acme");
+    let usual = authority.sign(image()).bundle();
+    let algorithm = der(0x30, &[&[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]]);
+    let time = der(0x17, &[b"260101000000Z"]);
+    let key = Key::new(Algorithm::P256).der();
+    let certificate = |count: usize| {
+        let name = der(0x30, &[&upside_down(count)]);
+        let validity = der(0x30, &[&time, &time]);
+        let body = [&[0xa0, 3, 2, 1, 2, 2, 1, 1][..], &algorithm, &name, &validity, &[0x30, 0], &key];
+        der(0x30, &[&der(0x30, &body), &algorithm, &[3, 1, 0]])
+    };
+    let named = |count: usize| {
+        let mut json = usual.clone();
+        json["verificationMaterial"]["certificate"]["rawBytes"] = json!(STANDARD.encode(certificate(count)));
+        bundle(&json)
+    };
+    let simple = |count: usize| Material::SimpleSigning {
+        payload: br#"{"critical":{}}"#.to_vec(),
+        signature: "AAAA".to_owned(),
+        attached: Attached { certificate: Some(pem("CERTIFICATE", &certificate(count))), ..Attached::default() },
+    };
+    let stamped = |count: usize| {
+        let signer = der(0x30, &[&[2, 1, 1], &upside_down(count)]);
+        let signed = der(0x30, &[&[2, 1, 3], &upside_down(count), &signer]);
+        let token = der(0x30, &[&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2], &der(0xa0, &[&signed])]);
+        let mut json = usual.clone();
+        json["verificationMaterial"]["timestampVerificationData"] =
+            json!({ "rfc3161Timestamps": [{ "signedTimestamp": STANDARD.encode(token) }] });
+        bundle(&json)
+    };
+    let ca = Certified::by_itself(Key::new(Algorithm::P256), &Description::ca("CN=ca"));
+    let attestor = "[[attestor]]\nname = \"release\"\nmay-sign = [\"signature\"]\n\
+                    authorities = [{ file = \"ca.pem\", email = \"a@b.c\" }]\n";
+    let own = policy(attestor, "[\"release\"]", 1, &[("ca.pem", ca.pem())].into());
+    // An attribute has 15 bytes.
+    assert_eq!(upside_down(1000).len(), 15 * 1000 + 4);
+    let most = [limits::SIGNER_CERTIFICATE_BYTES / 15 - 20, limits::TIMESTAMP_BYTES / 30 - 20];
+    for policy in [keyless(&authority), own] {
+        for (count, is_read) in [(0, true), (0, false), (8000, false)] {
+            let [certified, timed] = if is_read { most } else { most.map(|most| most + 40 + count) };
+            for material in [named(certified), simple(certified), stamped(timed)] {
+                let findings = soon(&policy, material);
+                assert!(findings.iter().all(Result::is_err), "{findings:?}");
+                assert_eq!(format!("{findings:?}").contains("of more than"), !is_read, "{count}: {findings:?}");
+            }
+        }
+    }
+}

@@ -238,6 +238,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("START_DEADLINE", START, "a_containerd_that_is_slow_refuses_in_time"),
     ("START_QUESTION_BYTES", "src/gate/start/state.rs", "a_state_is_bounded"),
     ("STRUCTURE_BYTES", "src/evidence/structure.rs", "what_would_take_much_memory_is_refused_by_its_structure"),
+    ("SIGNER_CERTIFICATE_BYTES", ATTEMPTS, "names_and_attributes_that_take_long_to_put_in_order_are_not"),
+    ("TIMESTAMP_BYTES", ATTEMPTS, "names_and_attributes_that_take_long_to_put_in_order_are_not"),
     ("SUBJECTS", "src/admission.rs", "the_subjects_of_one_request_are_bounded"),
     ("SUMMARY_ROWS", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),
     ("SUMMARY_VALUES", "src/cli/audit/tests.rs", "the_most_frequent_come_first_and_inventing_names_costs_no_memory"),

@@ -28,6 +28,7 @@ use self::{certificate::Meant, proof::Proven};
 use crate::{
     evidence::{Found, Material},
     image::{Digest, Reference, Repository},
+    limits,
     trust::{Attestor, Authority, Certified, Identity, PublicKey, Purpose, Signer, TrustRoot, TrustedKey},
 };
 
@@ -62,13 +63,35 @@ enum Judged {
 
 impl Opened {
     fn of(material: &Material) -> Result<Self, String> {
-        match material {
+        let opened = match material {
             Material::SimpleSigning { payload, signature, attached } => {
                 simple_signing::open(payload, signature, attached)
             }
             Material::Envelope { json, attached } => bundle::open_envelope(json, attached),
             Material::Bundle(json) => bundle::open(json),
+        }?;
+        opened.is_soon_read().map(|()| opened)
+    }
+
+    /// Refuses certificates and timestamps that take long to read, before anybody does.
+    fn is_soon_read(&self) -> Result<(), String> {
+        let certificates = self.certificates().iter().map(|certificate| certificate.as_bytes().len()).max();
+        let timestamps = match &self.judged {
+            Ok(Some(Judged::Bundle(bundle))) => {
+                let stamped = &bundle.verification_material.timestamp_verification_data.rfc3161_timestamps;
+                stamped.iter().map(|stamp| stamp.signed_timestamp.as_bytes().len()).max()
+            }
+            _ => None,
+        };
+        for (what, found, most) in [
+            ("a certificate", certificates, limits::SIGNER_CERTIFICATE_BYTES),
+            ("a timestamp", timestamps, limits::TIMESTAMP_BYTES),
+        ] {
+            if found.is_some_and(|found| found > most) {
+                return Err(format!("{what} of more than {most} bytes"));
+            }
         }
+        Ok(())
     }
 
     /// The signer's certificate, then those of its chain; empty where a key signed.
