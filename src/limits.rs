@@ -30,6 +30,8 @@ pub const BUNDLE_CERTIFICATES: usize = 6;
 pub const SIGNER_CERTIFICATE_BYTES: usize = 8 << 10;
 /// Bytes of one timestamp of an authority; see [`SIGNER_CERTIFICATE_BYTES`].
 pub const TIMESTAMP_BYTES: usize = 16 << 10;
+/// Bytes of what a log says of one entry, the signer's certificate included; see [`SIGNER_CERTIFICATE_BYTES`].
+pub const LOG_ENTRY_BYTES: usize = 64 << 10;
 /// Hashes in the proof that a log has an entry: as many as a log with 2^64 entries needs.
 pub const BUNDLE_PROOF_HASHES: usize = 64;
 /// Signatures of one checkpoint of a log, those of its witnesses included. Each may have to be tried.

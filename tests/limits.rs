@@ -238,6 +238,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("START_DEADLINE", START, "a_containerd_that_is_slow_refuses_in_time"),
     ("START_QUESTION_BYTES", "src/gate/start/state.rs", "a_state_is_bounded"),
     ("STRUCTURE_BYTES", "src/evidence/structure.rs", "what_would_take_much_memory_is_refused_by_its_structure"),
+    ("LOG_ENTRY_BYTES", PROOF, "a_log_entry_is_no_larger_than_is_soon_read"),
     ("SIGNER_CERTIFICATE_BYTES", ATTEMPTS, "names_and_attributes_that_take_long_to_put_in_order_are_not"),
     ("TIMESTAMP_BYTES", ATTEMPTS, "names_and_attributes_that_take_long_to_put_in_order_are_not"),
     ("SUBJECTS", "src/admission.rs", "the_subjects_of_one_request_are_bounded"),

@@ -195,12 +195,14 @@ fn within_bounds(bundle: &Bundle) -> Result<(), String> {
     };
     let proofs = || entries.iter().filter_map(|entry| entry.inclusion_proof.as_ref());
     let hashes = proofs().map(|proof| proof.hashes.len()).max();
+    let bodies = entries.iter().map(|entry| entry.canonicalized_body.as_bytes().len()).max();
     let checkpoints = proofs().filter_map(|proof| proof.checkpoint.checkpoint());
     let signatures = checkpoints.map(|checkpoint| checkpoint.signatures().len()).max();
     for (what, found, most) in [
         ("log entries", entries.len(), limits::BUNDLE_LOG_ENTRIES),
         ("timestamps", timestamps, limits::BUNDLE_TIMESTAMPS),
         ("certificates", certificates, limits::BUNDLE_CERTIFICATES),
+        ("bytes in a log entry", bodies.unwrap_or_default(), limits::LOG_ENTRY_BYTES),
         ("hashes in a proof", hashes.unwrap_or_default(), limits::BUNDLE_PROOF_HASHES),
         ("signatures of a checkpoint", signatures.unwrap_or_default(), limits::CHECKPOINT_SIGNATURES),
     ] {
@@ -281,6 +283,18 @@ mod tests {
             let told = within_bounds(&bundle(more)).unwrap_err();
             assert!(told.contains(&format!("more than {}", most[at])), "{told}");
         }
+    }
+
+    #[test]
+    fn a_log_entry_is_no_larger_than_is_soon_read() {
+        let with = |bytes: usize| {
+            let mut json: Value = serde_json::from_str(&bundle([1, 0, 1, 0]).to_json().unwrap()).unwrap();
+            let body = sigstore_types::CanonicalizedBody::new(vec![b' '; bytes]).to_base64();
+            json["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"] = json!(body);
+            within_bounds(&serde_json::from_value(json).unwrap())
+        };
+        assert_eq!(with(limits::LOG_ENTRY_BYTES), Ok(()));
+        assert!(with(limits::LOG_ENTRY_BYTES + 1).unwrap_err().contains("bytes in a log entry"));
     }
 
     #[test]
