@@ -147,7 +147,7 @@ fn the_older_layouts_are_told_in_the_same_words() {
 fn whatever_a_certificate_calls_somebody_is_told_in_one_harmless_line() {
     let acme = Authority::new("acme");
     let policy = policy(&acme);
-    for name in ["https://evil.example/\u{1b}[31m\nALLOW".to_owned(), format!("https://{}", "x".repeat(50_000))] {
+    for name in ["https://evil.example/\u{1b}[31m\nALLOW".to_owned(), format!("https://{}", "x".repeat(5_000))] {
         let decision = judged(&policy, &[bundle(&acme.sign(image()).named(&[San::Uri(name)]))]);
         says(&decision, Code::UntrustedAttestor, "none by \"release\" (found https://");
         assert!(decision.violations[0].found.chars().count() < 500, "{decision:#?}");
