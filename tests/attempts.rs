@@ -302,7 +302,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 /// A set of different attributes, the last one first.
 fn upside_down(count: usize) -> Vec<u8> {
     let attribute = |number: usize| der(0x30, &[&[6, 3, 0x55, 4, 3], &der(0x0c, &[format!("{number:06}").as_bytes()])]);
-    der(0x31, &[&(0..count).rev().map(|number| attribute(number)).collect::<Vec<_>>().concat()])
+    der(0x31, &[&(0..count).rev().map(attribute).collect::<Vec<_>>().concat()])
 }
 
 #[test]
