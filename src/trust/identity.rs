@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 
 use regex::{Regex, RegexBuilder};
 use sigstore_crypto::{CertificateInfo, x509::FulcioCiClaims};
+use sigstore_types::DerPublicKey;
 
 use super::{Signer, TrustRoot};
 use crate::limits;
@@ -153,13 +154,20 @@ pub struct Certified {
     subject: String,
     issuer: String,
     claims: FulcioCiClaims,
+    key: DerPublicKey,
 }
 
 impl Certified {
     /// What `certificate` says; none where it names no subject or no issuer.
     pub(crate) fn by(certificate: &CertificateInfo) -> Option<Self> {
         let subject = certificate.identity.as_ref()?.as_str().to_owned();
-        Some(Self { subject, issuer: certificate.issuer.clone()?, claims: certificate.ci_claims.clone() })
+        let (claims, key) = (certificate.ci_claims.clone(), certificate.public_key.clone());
+        Some(Self { subject, issuer: certificate.issuer.clone()?, claims, key })
+    }
+
+    /// The key of the certificate.
+    pub(crate) fn key(&self) -> &DerPublicKey {
+        &self.key
     }
 
     /// Who signed.

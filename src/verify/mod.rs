@@ -19,7 +19,7 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use sigstore_types::{Artifact, Bundle, DerCertificate, Sha256Hash, bundle::VerificationMaterialContent};
+use sigstore_types::{Artifact, Bundle, DerCertificate, DerPublicKey, Sha256Hash, bundle::VerificationMaterialContent};
 
 pub use finding::{Seen, Unusable, Vouched};
 pub use offered::{Offered, offered};
@@ -198,18 +198,31 @@ impl<'a> Evidence<'a> {
             let Ok(proven) = self.proven(&identity.root) else { continue };
             if identity.means(&proven.certified) {
                 let (signer, signed_at) = (proven.certified.signer(), proven.times.iter().min().copied());
-                return Some(self.vouch(attestor, signer).map(|vouched| Vouched { signed_at, ..vouched }));
+                let key = proven.certified.key().clone();
+                return Some(self.vouch(attestor, signer).map(|vouched| {
+                    let id = self.known_key(&key).unwrap_or(vouched.id);
+                    Vouched { id, signed_at, ..vouched }
+                }));
             }
         }
         for authority in &attestor.authorities {
             match self.by_authority(authority) {
-                Ok((Meant { signer, id, .. }, until)) => {
+                Ok((Meant { signer, id, key, .. }, until)) => {
+                    let id = self.known_key(&key).unwrap_or(id);
                     return Some(self.vouch(attestor, signer).map(|vouched| Vouched { id, until, ..vouched }));
                 }
                 Err(why) => self.declined.push((authority.file.clone(), why)),
             }
         }
         None
+    }
+
+    /// The identity of the `key` of a certificate that is some attestor's own as well: one signature by it is one signer,
+    /// whether the key is named or who has it.
+    fn known_key(&self, key: &DerPublicKey) -> Option<Digest> {
+        let id = Digest::of(key.as_bytes());
+        let mut keys = self.attestors.iter().flat_map(|attestor| &attestor.keys);
+        keys.any(|trusted| trusted.key.id == id).then_some(id)
     }
 
     /// Who signed it by a certificate of `authority`, which is valid when it is looked at, and until when it is.

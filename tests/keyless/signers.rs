@@ -71,6 +71,18 @@ fn two_subjects_are_two_and_so_are_a_key_and_a_subject() {
     refuses(&policy, &[workflow(), elsewhere], Code::UntrustedAttestor, "still missing");
 }
 
+/// Somebody's key in somebody else's certificate.
+#[test]
+fn one_signature_is_not_two_attestors_by_its_key_and_by_the_certificate_over_it() {
+    let both = authorities(["acme", "other"]);
+    let key = Key::new(Algorithm::P256);
+    let policy = two_of(&both, &[keyed("a0", &key, ""), attestor("a1", &[identity("acme", "")])]);
+    let certified = sig(&both[0].sign(image()).with(&key).signature_layer(REPOSITORY));
+    refuses(&policy, std::slice::from_ref(&certified), Code::UntrustedAttestor, "still missing");
+    refuses(&policy, &[certified.clone(), certified.clone()], Code::UntrustedAttestor, "still missing");
+    admits(&policy, &[certified, bundle(&both[0].sign(image()))]);
+}
+
 /// A certificate's key is nobody's by itself, and a managed key takes nothing from the name beside it.
 #[test]
 fn a_certificate_speaks_for_its_subject_alone() {
