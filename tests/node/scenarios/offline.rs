@@ -71,7 +71,12 @@ pub fn imported(suite: Suite) -> Result<()> {
         let outcome = node.import(*path, &evidence.beside(&unsigned)?, &unsigned.image)?;
         expect::refusal(&node, *path, &unsigned.name, outcome, &["PG302"])?;
         forget(&node)?;
-        match node.import(*path, &evidence.beside(&signed)?, &signed.image)? {
+        let archive = match path {
+            // It has let go of the archive's index when it unpacks, and names keep what they name.
+            Path::DockerLoad => evidence.named_beside(&signed)?,
+            _ => evidence.beside(&signed)?,
+        };
+        match node.import(*path, &archive, &signed.image)? {
             Outcome::Admitted => {}
             other => return Err(format!("{}: {}", path.name(suite), other.told()).into()),
         }
