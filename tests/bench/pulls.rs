@@ -1,7 +1,10 @@
 //! A pull through the gates beside the same pull without: two containerds on one node, one of them gated, that take
 //! turns; half way through they change roles.
 
-use std::{fs, time::Instant};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     layers::{self, LAYERS},
@@ -46,6 +49,8 @@ pub fn prepare(node: &Node) -> Result<()> {
     node.write(PLAIN, node.read("/etc/containerd/config.toml")?)?;
     Ok(())
 }
+
+const LONGEST_SELFTEST: Duration = Duration::from_secs(60);
 
 /// A way to pull.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +138,14 @@ impl Pair {
         let pair = Self { gated };
         pair.configure(Arm::Rehashing)?;
         systemctl(&["restart", SERVICE])?;
+        // Its self-test asks the gates as a pull does.
+        let begun = Instant::now();
+        while status()?.enforcing.at.is_none() {
+            if begun.elapsed() > LONGEST_SELFTEST {
+                return Err("the daemon does not test itself".into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         Ok(pair)
     }
 
