@@ -108,7 +108,9 @@ impl Admission {
         // With a pass in hand nobody waits for a registry.
         let asking = if covering().is_some() { Asking::Offline } else { asking };
         let decision = self.by_policy(snapshot, subjects.clone(), asking).await;
-        decision.digest.inspect(|digest| self.private.note(*digest, &decision));
+        if let Some(digest) = decision.digest {
+            self.private.note(digest, &decision);
+        }
         let is_admitted = decision.verdict == Verdict::Allow || decision.audit_only;
         match covering().filter(|_| !is_admitted) {
             Some((pass, subject)) => pass.admit(&subject, decision),
@@ -168,16 +170,7 @@ impl Admission {
         let place = subject.name.clone().map(|repository| Place { repository, proven: subject.origin.proves_host() });
         let key = Key { digest: subject.digest, rule: governing.identity(&subject, now), place: place.clone() };
         let decide = async {
-            let mut gathered = Gathered {
-                policy,
-                governing: &governing,
-                attestors: governing.attestors(policy),
-                subject: &subject,
-                findings: Findings::default(),
-                vouching: Vec::new(),
-                unexplained: Vec::new(),
-                now,
-            };
+            let mut gathered = Gathered::new(policy, &governing, &subject, now);
             self.gather(snapshot, &mut gathered, place.as_ref(), asking).await;
             let decision = policy.evaluate(&governing, &subject, &gathered.findings, now);
             if decision.verdict == Verdict::Allow {
@@ -225,7 +218,13 @@ struct Gathered<'a> {
     now: Timestamp,
 }
 
-impl Gathered<'_> {
+impl<'a> Gathered<'a> {
+    fn new(policy: &'a Policy, governing: &'a Governing<'a>, subject: &'a Subject, now: Timestamp) -> Self {
+        let attestors = governing.attestors(policy);
+        let (findings, vouching, unexplained) = (Findings::default(), Vec::new(), Vec::new());
+        Self { policy, governing, attestors, subject, findings, vouching, unexplained, now }
+    }
+
     /// Adds `found`, which this node saw at `first` before, if it did. Whether the rule is satisfied now.
     fn take(&mut self, found: Found, first: Option<Timestamp>) -> bool {
         let mut vouches = false;
@@ -313,24 +312,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{
-        config::Config,
-        evidence::{RegistryOptions, registry::Registry},
-        image::Digest,
-        policy::decision::Code,
-    };
+    use crate::{config::Config, image::Digest, policy::decision::Code};
 
     fn snapshot(policy: &str) -> Arc<Snapshot> {
         let config = Config::parse(Path::new("/etc/pullgate/config.toml"), "mode = \"enforce\"").unwrap();
         let policy = Policy::parse("policy.toml", policy, &|_| Err("no file".into())).unwrap();
-        Arc::new(Snapshot {
-            generation: 1,
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::default(),
-            registry: Registry::new(RegistryOptions::default()),
-            trouble: None,
-        })
+        Arc::new(Snapshot::new(config, Some(policy)))
     }
 
     fn admission() -> Arc<Admission> {
@@ -430,16 +417,7 @@ mod tests {
         let (policy, subject) = (snapshot.policy.as_ref().unwrap(), subject(b"image", "reg.io/x", Origin::Fetched));
         let now = Timestamp::now();
         let Answer::NeedsEvidence(governing) = policy.ask(&subject, &Default::default(), now) else { panic!() };
-        let mut gathered = Gathered {
-            policy,
-            governing: &governing,
-            attestors: governing.attestors(policy),
-            subject: &subject,
-            findings: Findings::default(),
-            vouching: Vec::new(),
-            unexplained: Vec::new(),
-            now,
-        };
+        let mut gathered = Gathered::new(policy, &governing, &subject, now);
         for size in [1 << 20, 200 << 10, 100 << 10, 50 << 10] {
             let material = crate::evidence::Material::Bundle(vec![b' '; size]);
             assert!(!gathered.take(Found { material, place: String::new() }, None));

@@ -39,6 +39,18 @@ pub struct Trouble {
 }
 
 impl Snapshot {
+    /// What `config` and `policy` say, without a boot list and without trouble: the first generation.
+    pub fn new(config: Config, policy: Option<Policy>) -> Self {
+        Self {
+            generation: 1,
+            registry: Registry::new(config.registries.clone()),
+            config: Arc::new(config),
+            policy: policy.map(Arc::new),
+            boot: Arc::default(),
+            trouble: None,
+        }
+    }
+
     /// The revision of the policy in force.
     pub fn revision(&self) -> &str {
         self.policy.as_ref().map_or("none", |policy| &policy.revision)

@@ -40,7 +40,7 @@ use pullgate::{
     clock::Clock,
     config::Config,
     decisions::Asking,
-    evidence::{Attached, Found, Material, kept::Kept, registry::Registry},
+    evidence::{Attached, Found, Material, kept::Kept},
     image::Digest,
     policy::{
         Policy,
@@ -204,14 +204,7 @@ fn judged_when(policy: &Policy, pieces: &[Found], seen: Seen) -> Decision {
 /// What a daemon that has just started decides about `image`, which is in `prod/app` of `registry`.
 async fn decide(registry: &HostileRegistry, image: Digest, policy: Policy, clock: Clock, kept: Kept) -> Decision {
     let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"").unwrap();
-    let snapshot = Snapshot {
-        generation: 1,
-        registry: Registry::new(config.registries.clone()),
-        config: Arc::new(config),
-        policy: Some(Arc::new(policy)),
-        boot: Arc::default(),
-        trouble: None,
-    };
+    let snapshot = Snapshot::new(config, Some(policy));
     let subject = Subject::new(image, Some(registry.place("prod/app").repository), Origin::Fetched);
     let admission = Arc::new(Admission::new(Arc::new(clock), kept));
     admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await

@@ -24,7 +24,7 @@ use pullgate::{
     clock::Clock,
     config::Config,
     decisions::Asking,
-    evidence::{Layout, kept::Kept, registry::Registry},
+    evidence::{Layout, kept::Kept},
     image::Digest,
     limits,
     policy::{
@@ -70,14 +70,7 @@ impl Node {
             self.registry.host(),
         );
         let policy = Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap();
-        let snapshot = Snapshot {
-            generation: 1,
-            registry: Registry::new(config.registries.clone()),
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::default(),
-            trouble: None,
-        };
+        let snapshot = Snapshot::new(config, Some(policy));
         let subject = Subject::new(self.image, Some(self.registry.place("prod/app").repository), origin);
         let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
         admission.decide(&Arc::new(snapshot), vec![subject], asking).await

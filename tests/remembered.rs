@@ -24,7 +24,7 @@ use pullgate::{
     clock::Clock,
     config::Config,
     decisions::Asking,
-    evidence::{kept::Kept, registry::Registry},
+    evidence::kept::Kept,
     image::Digest,
     policy::{
         Policy,
@@ -111,14 +111,8 @@ impl Daemon<'_> {
         let policy =
             Policy::parse("policy.toml", policy, &|_| Err("no file".to_owned())).unwrap_or_else(|e| panic!("{e}"));
         let config = Config::parse(Path::new("config.toml"), &format!("mode = \"enforce\"\n{config}")).unwrap();
-        let snapshot = Snapshot {
-            generation: 1,
-            registry: Registry::new(config.registries.clone()),
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::new([Digest::of(b"boot")].into()),
-            trouble: None,
-        };
+        let boot = Arc::new([Digest::of(b"boot")].into());
+        let snapshot = Snapshot { boot, ..Snapshot::new(config, Some(policy)) };
         let name = self.node.registry.place("prod/app").repository;
         let subject = Subject::new(self.node.image, Some(name), Origin::Fetched);
         self.admission.decide(&Arc::new(snapshot), vec![subject], asking).await

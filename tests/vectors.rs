@@ -87,14 +87,7 @@ async fn decide_from(
     let read = |file: &str| std::fs::read_to_string(file).map_err(|error| error.to_string());
     let policy = Policy::parse("policy.toml", &policy, &read).unwrap_or_else(|e| panic!("{e}"));
     let config = Config::parse(Path::new("config.toml"), &format!("mode = \"enforce\"\n{more}")).unwrap();
-    let snapshot = Snapshot {
-        generation: 1,
-        registry: Registry::new(config.registries.clone()),
-        config: Arc::new(config),
-        policy: Some(Arc::new(policy)),
-        boot: Arc::default(),
-        trouble: None,
-    };
+    let snapshot = Snapshot::new(config, Some(policy));
     let subject = Subject::new(image, Some(name), Origin::Fetched);
     let admission = Arc::new(Admission::with_sources(Arc::new(Clock::unkept()), sources));
     admission.decide(&Arc::new(snapshot), vec![subject], Asking::Usual).await

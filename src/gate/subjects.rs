@@ -108,22 +108,13 @@ fn hosts(snapshot: &Snapshot, name: &str) -> Vec<(Host, Origin)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn snapshot(policy: &str) -> Snapshot {
         let config = crate::config::Config::parse(std::path::Path::new("/config.toml"), "mode = \"enforce\"").unwrap();
         let text = format!("schema = 1\n{policy}\n[default]\nrequire = \"deny\"");
         let policy = crate::policy::Policy::parse("policy.toml", &text, &|_| Err("no file".into())).unwrap();
-        Snapshot {
-            generation: 1,
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::default(),
-            registry: crate::evidence::registry::Registry::new(Default::default()),
-            trouble: None,
-        }
+        Snapshot::new(config, Some(policy))
     }
 
     fn rule(images: &str) -> String {

@@ -76,15 +76,9 @@ impl Node {
         );
         let policy = Policy::parse("policy.toml", &policy, &|_| Err("no file".to_owned())).unwrap();
         let config = Config::parse(Path::new("config.toml"), "mode = \"enforce\"\n").unwrap();
-        let snapshot = Snapshot {
-            generation: 1,
-            // One question for each image, for ever.
-            registry: client(Bounds { request: LONG, deadline: LONG, tries: 1, ..in_order() }),
-            config: Arc::new(config),
-            policy: Some(Arc::new(policy)),
-            boot: Arc::default(),
-            trouble: None,
-        };
+        // One question for each image, for ever.
+        let registry = client(Bounds { request: LONG, deadline: LONG, tries: 1, ..in_order() });
+        let snapshot = Snapshot { registry, ..Snapshot::new(config, Some(policy)) };
         let admission = Arc::new(Admission::new(Arc::new(Clock::unkept()), Kept::default()));
         Arc::new(Self { server, others, asked, snapshot: Arc::new(snapshot), admission })
     }

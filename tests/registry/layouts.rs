@@ -223,24 +223,6 @@ async fn bogus_evidence_that_stalls_does_not_hide_another_layout() {
 }
 
 #[tokio::test]
-async fn three_hundred_bogus_bundles_do_not_hide_a_good_one() {
-    let server = HostileRegistry::start().await;
-    server.content().referrers_api = true;
-    let image = server.content().image("app", "v1", "x");
-    for number in 0..300 {
-        server.content().bundle("app", image, format!("{{bogus {number}}}").as_bytes());
-    }
-    server.content().bundle("app", image, b"{good}");
-    let registry = client(Bounds::default());
-    let begin = std::time::Instant::now();
-    let gathered = gather(&registry, server.place("app"), image, SIGNATURES).await;
-    println!("301 bundles: {:?}, {} requests", begin.elapsed(), registry.requests());
-    assert!(gathered.texts().contains(&"{good}".to_owned()));
-    assert_eq!((gathered.found.len(), gathered.gaps.len()), (301, 0));
-    assert_eq!(registry.requests(), 2 + 2 * 301);
-}
-
-#[tokio::test]
 async fn a_connection_serves_more_than_one_request() {
     let server = HostileRegistry::start().await;
     let image = server.content().image("app", "v1", "x");

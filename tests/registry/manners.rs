@@ -111,10 +111,12 @@ async fn three_hundred_bogus_bundles_do_not_hide_a_good_one() {
         server.content().bundle("app", image, format!("{{bogus {number}}}").as_bytes());
     }
     server.content().bundle("app", image, b"{good}");
-    let gathered = gather(&client(Bounds::default()), server.place("app"), image, BUNDLE).await;
+    let registry = client(Bounds::default());
+    let gathered = gather(&registry, server.place("app"), image, SIGNATURES).await;
     assert!(gathered.gaps.is_empty(), "{:?}", gathered.gaps);
     assert_eq!(gathered.found.len(), 301);
     assert!(gathered.texts().contains(&"{good}".to_owned()));
+    assert_eq!(registry.requests(), 2 + 2 * 301);
     assert!(server.connections() <= limits::PARALLEL_FETCHES, "{} connections", server.connections());
 }
 

@@ -290,14 +290,7 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let config = crate::config::Config::parse(Path::new("/config.toml"), "mode = \"audit\"").unwrap();
-        Snapshot {
-            generation: 1,
-            config: Arc::new(config),
-            policy: None,
-            boot: Arc::default(),
-            registry: crate::evidence::registry::Registry::new(Default::default()),
-            trouble: None,
-        }
+        Snapshot::new(config, None)
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::{
     Credential, Secret,
     pattern::closest,
     program::{Programs, Run},
+    read,
 };
-use crate::{files, image::Host, limits};
+use crate::{image::Host, limits};
 
 /// One such file.
 pub(super) struct Docker {
@@ -60,9 +61,7 @@ impl Docker {
         host: &Host,
         path: &str,
     ) -> Result<Option<Credential>, String> {
-        let file = self.file.clone();
-        let reading = tokio::task::spawn_blocking(move || files::read_trusted(&file, limits::CREDENTIALS_FILE_BYTES));
-        let text = reading.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| self.told(&why))?;
+        let text = read(&self.file).await.map_err(|why| self.told(&why))?;
         // Where it is broken may be said, not what stands there.
         let document: Document = serde_json::from_str(&text).map_err(|error| {
             self.told(&format!("no such file as docker's: line {}, column {}", error.line(), error.column()))

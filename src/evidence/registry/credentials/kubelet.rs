@@ -17,8 +17,9 @@ use super::{
     Credential,
     pattern::{Pattern, closest},
     program::{Programs, Run},
+    read,
 };
-use crate::{evidence::KubeletProviders, files, go_duration, image::Host, limits};
+use crate::{evidence::KubeletProviders, go_duration, image::Host, limits};
 
 /// The providers, and what they answered.
 pub(super) struct Kubelet {
@@ -117,10 +118,7 @@ impl Kubelet {
         host: &Host,
         path: &str,
     ) -> Result<Option<Credential>, String> {
-        let file = self.from.config.clone();
-        let reading = tokio::task::spawn_blocking(move || files::read_trusted(&file, limits::CREDENTIALS_FILE_BYTES));
-        let text = reading.await.unwrap_or_else(|error| Err(error.to_string()));
-        let document = text.and_then(|text| Document::parse(&text));
+        let document = read(&self.from.config).await.and_then(|text| Document::parse(&text));
         let document = document.map_err(|why| format!("{}: {why}", self.from.config.display()))?;
         for provider in document.providers.iter().filter(|provider| provider.is_about(host, path)) {
             let answer = self.answer(programs, provider, host, path).await?;

@@ -8,7 +8,7 @@ mod kubelet;
 mod pattern;
 mod program;
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::header::HeaderValue;
@@ -16,7 +16,9 @@ use reqwest::header::HeaderValue;
 use self::{docker::Docker, kubelet::Kubelet, program::Programs};
 use crate::{
     evidence::{Cause, CredentialSources},
+    files,
     image::{Digest, Host},
+    limits,
 };
 
 /// What proves to a registry who asks.
@@ -84,6 +86,13 @@ fn header(text: String) -> Result<HeaderValue, Cause> {
     let mut header = HeaderValue::from_str(&text).map_err(|_| unfit())?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+/// The text of a file that only root writes.
+async fn read(file: &Path) -> Result<String, String> {
+    let file = file.to_owned();
+    let reading = tokio::task::spawn_blocking(move || files::read_trusted(&file, limits::CREDENTIALS_FILE_BYTES));
+    reading.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// The sources, in the order in which they are asked.
