@@ -52,7 +52,8 @@ fn vectors(set: &str) -> Option<PathBuf> {
         println!("{set} was not run: PULLGATE_VECTORS is not set");
         return None;
     };
-    Some(Path::new(&folder).join(set))
+    // A configuration names directories from the root.
+    Some(std::path::absolute(folder).unwrap().join(set))
 }
 
 fn read_json(path: &Path) -> Value {
