@@ -33,8 +33,9 @@ impl BackOff {
         if until.len() >= limits::REGISTRY_HABITS {
             until.retain(|_, until| *until > now);
         }
-        if until.len() < limits::REGISTRY_HABITS {
-            until.insert(key(url), now + wait);
+        let key = key(url);
+        if until.len() < limits::REGISTRY_HABITS || until.contains_key(&key) {
+            until.insert(key, now + wait);
         }
     }
 }
@@ -100,5 +101,7 @@ mod tests {
             backoff.note(&url(&format!("r{number}.io")), Duration::from_secs(5));
         }
         assert_eq!(backoff.0.lock().unwrap().len(), limits::REGISTRY_HABITS);
+        backoff.note(&url("r0.io"), Duration::from_secs(9));
+        assert_eq!(backoff.left(&url("r0.io")), Some(Duration::from_secs(9)));
     }
 }
